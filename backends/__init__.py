@@ -1,0 +1,1 @@
+"""The backends, one array library a file; loaded by name through refllm.array_api.load."""

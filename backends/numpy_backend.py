@@ -1,0 +1,105 @@
+"""NumPy, the reference backend: its primitives are the definitions."""
+
+import math
+import resource
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+
+from refllm.array_api import Backend
+from refllm.array_api.contract import OPTIONAL_DTYPES, STANDARD
+
+
+def sort(x, /, *, axis=-1, descending=False, stable=True):
+    y = np.sort(x, axis=axis, stable=stable)
+    return np.flip(y, axis=axis) if descending else y
+
+
+def argsort(x, /, *, axis=-1, descending=False, stable=True):
+    if not descending:
+        return np.argsort(x, axis=axis, stable=stable)
+    # a stable ascending order of the reversed array, read backwards, is the stable descending order
+    backwards = np.flip(np.argsort(np.flip(x, axis=axis), axis=axis, stable=stable), axis=axis)
+    return x.shape[axis] - 1 - backwards
+
+
+def from_numpy(a, dtype=None):
+    return np.array(a, dtype=dtype)
+
+
+def to_numpy(x):
+    return np.array(x)
+
+
+def scatter_add(y, indices, rows):
+    total = np.array(y, dtype=np.float32 if y.dtype == np.float16 else y.dtype)
+    np.add.at(total, indices, rows)
+    return total.astype(y.dtype)
+
+
+def write(buffer, start, value, axis):
+    where = [slice(None)] * buffer.ndim
+    where[axis] = slice(start, start + value.shape[axis])
+    buffer[tuple(where)] = value
+    return buffer
+
+
+def segment_min(values, starts):
+    return np.minimum.reduceat(values, starts)
+
+
+def compress(x, keep):
+    return x[keep]
+
+
+def cumulative_max(x):
+    return np.maximum.accumulate(x)
+
+
+_erf = np.frompyfunc(math.erf, 1, 1)
+
+
+def erf(x):
+    return np.asarray(_erf(x)).astype(x.dtype)
+
+
+def rsqrt(x):
+    return 1 / np.sqrt(x)
+
+
+def memory():
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak, peak
+
+
+def nothing(*arrays):
+    """NumPy computes at once and has nothing to wait for."""
+
+
+backend = Backend(
+    name="numpy",
+    standard=SimpleNamespace(
+        **{n: getattr(np, n) for n in (*STANDARD, *OPTIONAL_DTYPES) if hasattr(np, n)} | {"sort": sort, "argsort": argsort}
+    ),
+    primitives={
+        "from_numpy": from_numpy,
+        "to_numpy": to_numpy,
+        "scatter_add": scatter_add,
+        "write": write,
+        "segment_min": segment_min,
+        "compress": compress,
+        "cumulative_max": cumulative_max,
+        "erf": erf,
+        "rsqrt": rsqrt,
+        "evaluate": nothing,
+        "async_evaluate": nothing,
+        "synchronize": nothing,
+        "memory": memory,
+        "all_sum": lambda x: x,
+        "dtypes": lambda: frozenset(("bool", "uint8", "uint16", "uint32", "int32", "int64", "float16", "float32", "float64")),
+    },
+    array_type=np.ndarray,
+    version=np.__version__,
+    device="cpu",
+)

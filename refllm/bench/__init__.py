@@ -1,0 +1,1 @@
+"""Floor 4: timings, ours and a peer's in turn."""

@@ -1,0 +1,1 @@
+"""Floor 3: models in and out of files."""

@@ -1,0 +1,1 @@
+"""Floor 3: prefill, decode and sampling with a KV cache."""

@@ -1,0 +1,53 @@
+"""What all tests share: the Hypothesis profile, the installed backends, and where the outside data lies."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from refllm.array_api import is_installed, load
+
+settings.register_profile("default", max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+ORACLES = ("torch", "transformers", "tokenizers", "tiktoken")
+BACKENDS = [name for name in ("numpy", "strict", "mlx") if is_installed(name)]
+
+
+def pytest_collection_modifyitems(items):
+    without_gpu = pytest.mark.skip(reason="no NVIDIA GPU with CuPy")
+    missing = [name for name in ORACLES if importlib.util.find_spec(name) is None]
+    without_oracle = pytest.mark.skip(reason=f"not installed: {', '.join(missing)}; pip install '.[oracle]'")
+    gpu = _has_gpu() if any(item.get_closest_marker("gpu") for item in items) else False
+    for item in items:
+        if item.get_closest_marker("gpu") and not gpu:
+            item.add_marker(without_gpu)
+        if item.get_closest_marker("oracle") and missing:
+            item.add_marker(without_oracle)
+
+
+def _has_gpu() -> bool:
+    try:
+        import cupy
+
+        return cupy.cuda.runtime.getDeviceCount() > 0
+    except Exception:  # CuPy absent, or no driver: each library version raises its own type
+        return False
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    """Each backend that is installed and can compute here."""
+    return load(request.param)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of outside test data: REFLLM_DATA, or shared/data beside the checkout."""
+    folder = Path(os.environ.get("REFLLM_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no test data at {folder}; set REFLLM_DATA to a folder that holds it")
+    return folder
