@@ -4,6 +4,8 @@ r = 1 / sqrt(mean_D(x²) + eps)          y = x · r · gain
 """
 
 from refllm.array_api import namespace, op
+from refllm.layers.linear import rows
+from refllm.layers.precision import narrow, widen
 
 
 @op
@@ -14,8 +16,9 @@ def rms_norm(x, gain, eps):
     Returns y: (..., D) and what the backward pass needs.
     """
     xp = namespace(x)
-    r = 1 / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + eps)  # (..., 1)
-    return x * r * gain, (x, gain, r)
+    wide = widen(x)
+    r = 1 / xp.sqrt(xp.mean(wide * wide, axis=-1, keepdims=True) + eps)  # (..., 1)
+    return narrow(wide * r * widen(gain), x), (x, gain, r)
 
 
 @op
@@ -27,8 +30,9 @@ def rms_norm_backward(dy, saved):
     """
     xp = namespace(dy)
     x, gain, r = saved
-    n = x * r
-    dn = dy * gain
+    dy = widen(dy)
+    n = widen(x) * r
+    dn = dy * widen(gain)
     dx = r * (dn - n * xp.mean(dn * n, axis=-1, keepdims=True))
-    dgain = xp.sum(dy * n, axis=tuple(range(x.ndim - 1)))
-    return dx, dgain
+    dgain = xp.sum(rows(dy * n), axis=0)
+    return narrow(dx, x), narrow(dgain, gain)
