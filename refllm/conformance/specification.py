@@ -1,0 +1,384 @@
+"""The specification as a program: its pages are read, their definitions executed, their examples and vectors handed out.
+
+A page of `spec/` is Markdown with blocks that run: ```` ```python definition ```` holds scalar Python, ```` ```example ````
+holds lines `call -> value`, a table headed `Law` names the page's laws, and links to `.json` files name its vectors.
+All definitions share one namespace, so that a model's page calls the layers' pages by name.
+The same definition run on complex numbers gives the gradient (complex step: Squire & Trapp 1998, SIAM Review 40(1)).
+"""
+
+import ast
+import cmath
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+STEP = 1e-30  # of the complex step: its square vanishes beside 1, so the derivative is exact to rounding
+
+
+def spec_folder() -> Path:
+    """Where the pages lie: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    for folder in (package / "spec", package.parent / "spec"):
+        if (folder / "accuracy.md").is_file():
+            return folder
+    raise FileNotFoundError(f"the specification is neither in {package / 'spec'} nor in {package.parent / 'spec'}.")
+
+
+class Block(NamedTuple):
+    line: int  # of its first line of code, counted from 1
+    code: str
+
+
+class Example(NamedTuple):
+    page: str
+    line: int
+    call: str
+    value: str
+
+
+class Law(NamedTuple):
+    name: str  # the law holds if test_<name> passes
+    statement: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page, taken apart.
+
+    name: its path below spec/ without the suffix, such as "layers/rms_norm"    facts: the table that heads the page
+    """
+
+    name: str
+    title: str
+    facts: Mapping[str, str]
+    definitions: tuple[Block, ...]
+    examples: tuple[Example, ...]
+    laws: tuple[Law, ...]
+    vectors: tuple[Path, ...]
+
+
+FENCE = re.compile(r"^```(?P<kind>[\w ]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([\w./-]+\.json)\)")
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The Markdown tables of a text, each a list of rows of cells, the header first."""
+    found: list[list[list[str]]] = []
+    inside = False
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            inside = False
+            continue
+        if not inside:
+            found.append([])
+            inside = True
+        cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if not all(re.fullmatch(r":?-+:?", cell) for cell in cells):
+            found[-1].append(cells)
+    return found
+
+
+def parse(path: Path, folder: Path) -> Page:
+    """Take one page apart."""
+    text = path.read_text(encoding="utf-8")
+    name = path.relative_to(folder).with_suffix("").as_posix()
+    definitions, examples = [], []
+    for fence in FENCE.finditer(text):
+        line = text.count("\n", 0, fence.start("code")) + 1
+        if fence["kind"] == "python definition":
+            definitions.append(Block(line, fence["code"]))
+        elif fence["kind"] == "example":
+            for offset, row in enumerate(fence["code"].splitlines()):
+                call, arrow, value = row.partition(" -> ")
+                if row.strip() and not arrow:
+                    raise ValueError(f"{path.name}:{line + offset} has no ' -> ': {row!r}; an example reads 'call -> value'.")
+                if row.strip():
+                    examples.append(Example(name, line + offset, call.strip(), value.strip()))
+    prose = FENCE.sub("", text)
+    grids = tables(prose)
+    return Page(
+        name=name,
+        title=text.partition("\n")[0].removeprefix("# "),
+        facts={row[0]: row[1] for grid in grids if grid[0] == ["", ""] for row in grid[1:]},
+        definitions=tuple(definitions),
+        examples=tuple(examples),
+        laws=tuple(Law(row[0].strip("`"), row[1]) for grid in grids if grid[0][0] == "Law" for row in grid[1:]),
+        vectors=tuple(path.parent / link for link in dict.fromkeys(LINK.findall(prose))),
+    )
+
+
+@cache
+def pages() -> Mapping[str, Page]:
+    """Every page by name, in alphabetical order."""
+    folder = spec_folder()
+    return {page.name: page for page in (parse(path, folder) for path in sorted(folder.rglob("*.md")))}
+
+
+# The scalar mathematics that definitions may use. Everything works on complex numbers too.
+
+
+def _either(real: Callable, complex_: Callable) -> Callable:
+    return lambda z: complex_(z) if isinstance(z, complex) else real(z)
+
+
+def _part(z: Any) -> float:
+    return z.real if isinstance(z, complex) else z
+
+
+def _largest(*values: Any) -> Any:
+    """The largest by real part, the first of equals."""
+    items = values[0] if len(values) == 1 else values
+    return max(items, key=_part)
+
+
+def _erf(z: Any) -> Any:
+    """erf(a + ib) = erf(a) + 2/√π · exp(−a²) · ib for tiny b, which is all that the complex step needs."""
+    if isinstance(z, complex):
+        return complex(math.erf(z.real), 2 / math.sqrt(math.pi) * math.exp(-z.real * z.real) * z.imag)
+    return math.erf(z)
+
+
+MATHEMATICS = {
+    "pi": math.pi,
+    "inf": math.inf,
+    "sqrt": _either(math.sqrt, cmath.sqrt),
+    "exp": _either(math.exp, cmath.exp),
+    "log": _either(math.log, cmath.log),
+    "tanh": _either(math.tanh, cmath.tanh),
+    "sin": _either(math.sin, cmath.sin),
+    "cos": _either(math.cos, cmath.cos),
+    "erf": _erf,
+    "floor": math.floor,
+    "max": _largest,
+    "min": min,
+    "sum": sum,
+    "abs": abs,
+    "len": len,
+    "range": range,
+    "zip": zip,
+    "enumerate": enumerate,
+    "reversed": reversed,
+    "sorted": sorted,
+    "list": list,
+    "dict": dict,
+    "all": all,
+    "any": any,
+    "None": None,
+    "True": True,
+    "False": False,
+    "record": SimpleNamespace,  # a bundle of named values: record(start=0, causal=True)
+}
+
+
+@cache
+def definitions() -> Mapping[str, Any]:
+    """Every name that the pages define, executed in one namespace that holds nothing but scalar mathematics.
+
+    Raises ValueError when two pages define the same name.
+    """
+    namespace: dict[str, Any] = {"__builtins__": dict(MATHEMATICS)}
+    owner: dict[str, str] = {}
+    for page in pages().values():
+        for block in page.definitions:
+            # empty lines in front make a traceback name the line of the page
+            exec(compile("\n" * (block.line - 1) + block.code, f"spec/{page.name}.md", "exec"), namespace)
+            for statement in ast.parse(block.code).body:
+                if not isinstance(statement, ast.FunctionDef):
+                    raise ValueError(f"spec/{page.name}.md: a definition block holds functions only.")
+                if statement.name in owner:
+                    raise ValueError(f"{statement.name} is defined in spec/{owner[statement.name]}.md and spec/{page.name}.md.")
+                owner[statement.name] = page.name
+    return {name: namespace[name] for name in owner}
+
+
+class Signature(NamedTuple):
+    """The axes that a definition sees: a tuple of letters for each argument (None: passed whole), and for each result."""
+
+    arguments: tuple[tuple[str, ...] | None, ...]
+    results: tuple[tuple[str, ...], ...]
+
+
+SIGNATURE = re.compile(r"^def (\w+)\(.*\):  # (.*) -> (.*)$", re.MULTILINE)
+AXES = re.compile(r"\(([^)]*)\)|\*")
+
+
+@cache
+def signatures() -> Mapping[str, Signature]:
+    """The axes of each definition that states them: `def linear(x, weight):  # (D), (D, F) -> (F)`; `*` is passed whole."""
+
+    def axes(text: str) -> tuple:
+        return tuple(
+            None if m[0] == "*" else tuple(letter.strip() for letter in m[1].split(",") if letter.strip())
+            for m in AXES.finditer(text)
+        )
+
+    return {
+        m[1]: Signature(axes(m[2]), axes(m[3]))
+        for page in pages().values()
+        for block in page.definitions
+        for m in SIGNATURE.finditer(block.code)
+    }
+
+
+def plain(value: Any) -> Any:
+    """Arrays as nested lists of Python numbers, whatever holds them."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: plain(v) for key, v in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(plain(v) for v in value))
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value
+
+
+def evaluate(name: str, *arguments: Any) -> tuple:
+    """A definition applied at every leading position of its arguments.
+
+    arguments: NumPy arrays with any leading axes before those of the definition's signature; leading axes broadcast.
+    Returns a tuple of arrays, one for each result; complex where an argument is.
+    """
+    signature, definition = signatures()[name], definitions()[name]
+    axes = signature.arguments
+    arrays = [a if letters is None else np.asarray(a) for a, letters in zip(arguments, axes, strict=True)]
+    lead = np.broadcast_shapes(
+        *(a.shape[: a.ndim - len(letters)] for a, letters in zip(arrays, axes, strict=True) if letters is not None)
+    )
+    spread = [
+        a if letters is None else np.broadcast_to(a, (*lead, *a.shape[a.ndim - len(letters) :]))
+        for a, letters in zip(arrays, axes, strict=True)
+    ]
+    rows = []
+    for index in product(*(range(n) for n in lead)):
+        here = (plain(a if letters is None else a[index]) for a, letters in zip(spread, axes, strict=True))
+        result = definition(*here)
+        rows.append(result if len(signature.results) > 1 else (result,))
+    results = []
+    for column in zip(*rows, strict=True):
+        stacked = np.array(column)
+        results.append(stacked.reshape(*lead, *stacked.shape[1:]))
+    return tuple(results)
+
+
+def gradients(f: Callable, arguments: tuple, upstream: Any) -> tuple:
+    """∂ Σ(upstream · f(arguments)) / ∂ each floating array among the arguments, by the complex step.
+
+    f: a function of the arguments that returns one array and computes on complex numbers    upstream: an array of f's shape
+    Returns a tuple as long as the arguments, None in the place of those that are not floating arrays.
+    """
+    found: list = []
+    for i, argument in enumerate(arguments):
+        if not (isinstance(argument, np.ndarray) and argument.dtype.kind == "f"):
+            found.append(None)
+            continue
+        gradient = np.zeros(argument.shape)
+        for index in np.ndindex(argument.shape):
+            moved = argument.astype(complex)
+            moved[index] += STEP * 1j
+            y = np.asarray(f(*arguments[:i], moved, *arguments[i + 1 :]))
+            gradient[index] = np.sum(upstream * y.imag) / STEP
+        found.append(gradient)
+    return tuple(found)
+
+
+# Examples
+
+
+def run_example(example: Example) -> Any:
+    """The value that an example's call has by the definitions."""
+    code = compile("\n" * (example.line - 1) + example.call, f"spec/{example.page}.md", "eval")
+    return eval(code, {"__builtins__": dict(MATHEMATICS) | dict(definitions())})
+
+
+def printed(text: str) -> Any:
+    """The value that an example states, each decimal fraction with half a unit of its last printed digit: (value, slack)."""
+
+    def read(node: ast.expr) -> Any:
+        match node:
+            case ast.List(elts=items) | ast.Tuple(elts=items):
+                return [read(item) for item in items]
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                value, slack = read(operand)
+                return -value, slack
+            case ast.Constant(value=float() as value):
+                digits = ast.get_source_segment(text, node) or ""
+                mantissa, _, exponent = digits.lower().partition("e")
+                return value, 0.5 * 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2])) * (1 + 1e-9)
+            case ast.Constant(value=value):
+                return value, 0
+            case ast.Name(id="inf"):
+                return math.inf, 0
+        raise ValueError(f"{text!r} is not a value of numbers, strings, truth values and lists.")
+
+    return read(ast.parse(text, mode="eval").body)
+
+
+def agrees(value: Any, stated: Any) -> bool:
+    """Whether a value is what `printed` read: to the last printed digit, exactly where no digit was printed."""
+    if isinstance(stated, list):
+        if not isinstance(value, list | tuple) or len(value) != len(stated):
+            return False
+        return all(agrees(v, s) for v, s in zip(value, stated, strict=True))
+    expected, slack = stated
+    if slack == 0 or not isinstance(value, int | float):
+        return value == expected
+    return abs(value - expected) <= slack
+
+
+# Vectors
+
+
+class Case(NamedTuple):
+    """One case of an op's vectors, its arrays in NumPy.
+
+    op: the op's name    inputs: its arguments by name, and `dy` where gradients are given    outputs: y, dx, … by name
+    """
+
+    op: str
+    name: str
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+
+
+def from_json(value: Any) -> Any:
+    """An array from {"dtype", "shape", "values"}, in the folders of dicts and lists around it too."""
+    if isinstance(value, dict) and value.keys() == {"dtype", "shape", "values"}:
+        return np.array(value["values"], dtype=value["dtype"]).reshape(value["shape"])
+    if isinstance(value, dict):
+        return {key: from_json(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [from_json(v) for v in value]
+    return value
+
+
+def to_json(value: Any) -> Any:
+    """The inverse of `from_json`; NamedTuples become dicts."""
+    if isinstance(value, np.ndarray | np.generic):
+        array = np.asarray(value)
+        return {"dtype": array.dtype.name, "shape": list(array.shape), "values": array.reshape(-1).tolist()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return {key: to_json(v) for key, v in zip(value._fields, value, strict=True)}
+    if isinstance(value, Mapping):
+        return {key: to_json(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(v) for v in value]
+    return value
+
+
+def cases(path: Path) -> list[Case]:
+    """The cases of one file of vectors."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return [
+        Case(case["op"], f"{path.stem}[{i}]", from_json(case["inputs"]), from_json(case["outputs"]))
+        for i, case in enumerate(content["cases"])
+    ]
