@@ -1,0 +1,94 @@
+"""The byte-level BPE model (Radford et al. 2019): words by GPT-2's pattern, each merged on its own."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from refllm.tokenizer.byte_pair import Merge, Merges, merge_word
+from refllm.tokenizer.pretokenize import word_starts, words
+
+SHORT_TEXT = 4096  # characters; up to here Python's re finds the words sooner than arrays do
+CHUNK = 1 << 17  # characters whose arrays stay in the processor's cache
+CACHE_SIZE = 1 << 18  # words remembered
+
+
+class ByteLevelBPE:
+    """A vocabulary of byte strings and the merges that build it, with the words met so far remembered.
+
+    vocabulary: id -> bytes, all 256 single bytes among them    merges: (left id, right id) -> Merge(rank, id)
+    whole_words: a word that is a token is that token, whatever the merges say (Hugging Face's ignore_merges)
+    """
+
+    def __init__(self, vocabulary: Mapping[int, bytes], merges: Merges, whole_words: bool = False):
+        ids = {token: id for id, token in vocabulary.items()}
+        missing = [byte for byte in range(256) if bytes([byte]) not in ids]
+        if missing:
+            raise ValueError(f"the vocabulary lacks {len(missing)} of the 256 bytes, such as 0x{missing[0]:02x}; it needs all.")
+        self.vocabulary = dict(vocabulary)
+        self.merges = merges
+        self.whole_words = whole_words
+        self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
+        self._word_ids = _Words(self._byte_ids, merges, ids if whole_words else {})
+
+    @classmethod
+    def from_merges(
+        cls, vocabulary: Mapping[int, bytes], pairs: Iterable[tuple[int, int]], whole_words: bool = False
+    ) -> "ByteLevelBPE":
+        """The model whose merges are these pairs of ids, in order of rank. Raises ValueError for a pair that makes no token."""
+        ids = {token: id for id, token in vocabulary.items()}
+        merges: Merges = {}
+        for rank, (left, right) in enumerate(pairs):
+            token = vocabulary[left] + vocabulary[right]
+            if token not in ids:
+                raise ValueError(f"merge {rank} makes {token!r}, which is not in the vocabulary.")
+            merges[left, right] = Merge(rank, ids[token])
+        return cls(vocabulary, merges, whole_words)
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """The merges as pairs of ids, in order of rank."""
+        return sorted(self.merges, key=self.merges.__getitem__)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text that UTF-8 can carry."""
+        if len(text) <= SHORT_TEXT:
+            word_ids = self._word_ids
+            return [id for word in words(text) for id in word_ids[word]]
+        return self.encode_array(text).tolist()
+
+    def encode_array(self, text: str) -> np.ndarray:
+        """The same ids as an array: (tokens,) int32."""
+        chunks = [self._encode_chunk(chunk) for chunk in chunked(text)]
+        return np.concatenate(chunks) if chunks else np.zeros(0, np.int32)
+
+    def _encode_chunk(self, text: str) -> np.ndarray:
+        bounds = [*word_starts(text).tolist(), len(text)]
+        word_ids = self._word_ids
+        ids = [id for start, end in zip(bounds, bounds[1:], strict=False) for id in word_ids[text[start:end]]]
+        return np.array(ids, np.int32)
+
+
+class _Words(dict[str, Sequence[int]]):
+    """The ids of each word, worked out when it is first asked for."""
+
+    def __init__(self, byte_ids: list[int], merges: Merges, whole_words: Mapping[bytes, int]):
+        self.byte_ids, self.merges, self.whole_words = byte_ids, merges, whole_words
+
+    def __missing__(self, word: str) -> Sequence[int]:
+        data = word.encode()
+        whole = self.whole_words.get(data)
+        ids = (whole,) if whole is not None else tuple(merge_word([self.byte_ids[byte] for byte in data], self.merges))
+        if len(self) >= CACHE_SIZE:
+            self.clear()
+        self[word] = ids
+        return ids
+
+
+def chunked(text: str) -> Iterable[str]:
+    """The text in pieces of about CHUNK characters, cut where whitespace follows something else: a word always starts there."""
+    start = 0
+    while start < len(text):
+        end = start + CHUNK
+        while end < len(text) and not (text[end] in " \n" and not text[end - 1].isspace()):
+            end += 1
+        yield text[start:end]
+        start = end

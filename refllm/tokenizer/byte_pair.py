@@ -1,0 +1,70 @@
+"""Byte-pair encoding of one word (Gage 1994; Sennrich et al. 2016, arXiv:1508.07909), over bytes as in GPT-2.
+
+A word starts as the ids of its bytes. While some adjacent pair has a rank, the pair of lowest rank is merged, leftmost first.
+"""
+
+import heapq
+from typing import NamedTuple
+
+SHORT = 32  # ids; up to here a plain search for the lowest rank beats a heap
+
+
+class Merge(NamedTuple):
+    """What becomes of an adjacent pair of ids: lower ranks merge first."""
+
+    rank: int
+    id: int
+
+
+Merges = dict[tuple[int, int], Merge]
+
+
+def merge_word(ids: list[int], merges: Merges) -> list[int]:
+    """The ids of a word after every merge, given the ids of its bytes."""
+    return merge_short(ids, merges) if len(ids) <= SHORT else merge_long(ids, merges)
+
+
+def merge_short(ids: list[int], merges: Merges) -> list[int]:
+    """One merge at a time: O(n²) for n ids."""
+    ids = list(ids)
+    found = [merges.get(pair) for pair in zip(ids, ids[1:], strict=False)]
+    while True:
+        best = min(filter(None, found), default=None)
+        if best is None:
+            return ids
+        i = found.index(best)
+        ids[i : i + 2] = [best.id]
+        del found[i]
+        if i > 0:
+            found[i - 1] = merges.get((ids[i - 1], ids[i]))
+        if i < len(found):
+            found[i] = merges.get((ids[i], ids[i + 1]))
+
+
+def merge_long(ids: list[int], merges: Merges) -> list[int]:
+    """The same with a heap of candidates over a linked list: O(n log n) for n ids."""
+    ids = list(ids)
+    n = len(ids)
+    after = list(range(1, n + 1))
+    before = list(range(-1, n - 1))
+    heap: list[tuple[int, ...]] = []
+
+    def offer(left: int, right: int) -> None:
+        merge = merges.get((ids[left], ids[right]))
+        if merge is not None:
+            heapq.heappush(heap, (merge.rank, left, right, merge.id, ids[left], ids[right]))
+
+    for i in range(n - 1):
+        offer(i, i + 1)
+    while heap:
+        _, left, right, new, left_id, right_id = heapq.heappop(heap)
+        if ids[left] != left_id or ids[right] != right_id or after[left] != right:
+            continue  # one of the two was merged since
+        ids[left], ids[right] = new, -1
+        after[left] = after[right]
+        if after[left] < n:
+            before[after[left]] = left
+            offer(left, after[left])
+        if before[left] >= 0:
+            offer(before[left], left)
+    return [token for token in ids if token >= 0]

@@ -1,0 +1,135 @@
+"""The tokenizer: a model of words, the tokens added beside it, and the doors text comes in and goes out by."""
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
+from refllm.tokenizer.text import repaired
+
+
+class AddedToken(NamedTuple):
+    """A token found in the text as it stands, before any word. A special one, such as <|endoftext|>, only where it is allowed."""
+
+    id: int
+    content: str
+    special: bool
+
+
+Specials = Collection[str] | Literal["all"]
+
+
+class Tokenizer:
+    """Text to token ids and back.
+
+    Ids follow the reference tokenizers exactly, and `decode(encode(text)) == text` for every text.
+    (Lone surrogates, which UTF-8 cannot carry, become U+FFFD, as in tiktoken.)
+    bos and eos: the ids that begin and end a document, or None; nothing puts them in by itself.
+    """
+
+    def __init__(self, model: ByteLevelBPE, added: Iterable[AddedToken] = (), bos: int | None = None, eos: int | None = None):
+        self.model = model
+        self.added = tuple(added)
+        self._bytes = dict(model.vocabulary) | {token.id: token.content.encode() for token in self.added}
+        self._added_ids = {token.content: token.id for token in self.added}
+        self._always = frozenset(token.content for token in self.added if not token.special)
+        self.special_tokens = frozenset(self._added_ids) - self._always
+        self.bos = self._first_id("<s>", "<|begin_of_text|>") if bos is None else bos
+        self.eos = self._first_id("</s>", "<|end_of_text|>", "<|endoftext|>") if eos is None else eos
+
+    def _first_id(self, *names: str) -> int | None:
+        return next((self._added_ids[name] for name in names if name in self._added_ids), None)
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        return max(self._bytes) + 1
+
+    def encode(self, text: str, allowed_special: Specials = (), disallowed_special: Specials = "all") -> list[int]:
+        """The ids of a text.
+
+        allowed_special: special tokens that stand for their id where the text spells them, or "all"
+        disallowed_special: those that the text must not spell, or "all" that are not allowed; the rest is ordinary text
+        Raises TypeError for text that is not str, ValueError for a disallowed special token in the text (as tiktoken does).
+        """
+        ids: list[int] = []
+        for piece, id in self._pieces(text, allowed_special, disallowed_special):
+            if id is None:
+                ids.extend(self.model.encode(piece))
+            else:
+                ids.append(id)
+        return ids
+
+    def encode_array(self, text: str, allowed_special: Specials = (), disallowed_special: Specials = "all") -> np.ndarray:
+        """The same ids as an array: (tokens,) int32."""
+        arrays = [
+            self.model.encode_array(piece) if id is None else np.array([id], np.int32)
+            for piece, id in self._pieces(text, allowed_special, disallowed_special)
+        ]
+        return np.concatenate(arrays) if arrays else np.zeros(0, np.int32)
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes that the ids stand for. Raises ValueError for an id outside the vocabulary."""
+        return b"".join(map(self.bytes_of, ids))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text that the ids stand for; bytes that are no UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", "replace")
+
+    def bytes_of(self, id: int) -> bytes:
+        """The bytes of one token. Raises ValueError for an id outside the vocabulary."""
+        try:
+            return self._bytes[int(id)]
+        except KeyError:
+            raise ValueError(f"token id {id} is not in the vocabulary of {self.vocab_size} tokens.") from None
+
+    def id_of(self, content: str) -> int:
+        """The id of an added token, such as "<|endoftext|>". Raises ValueError where there is none of that name."""
+        if content not in self._added_ids:
+            raise ValueError(f"{content!r} is not an added token; there are: {', '.join(sorted(self._added_ids)) or 'none'}.")
+        return self._added_ids[content]
+
+    @classmethod
+    def load(cls, path: str | Path, merges: str | Path | None = None) -> "Tokenizer":
+        """Open a tokenizer.json, a folder that holds one (or vocab.json and merges.txt), or a vocab.json with its merges."""
+        from refllm.tokenizer.hugging_face import load
+
+        return load(Path(path), None if merges is None else Path(merges))
+
+    def save(self, path: str | Path) -> None:
+        """Write a tokenizer.json that Hugging Face tokenizers reads to the same ids; a folder gets the file of that name."""
+        from refllm.tokenizer.hugging_face import save
+
+        save(self, Path(path))
+
+    def _pieces(self, text: str, allowed: Specials, disallowed: Specials) -> Iterator[tuple[str, int | None]]:
+        """The text cut at its added tokens: (stretch of text, None) or (added token, its id)."""
+        if not isinstance(text, str):
+            raise TypeError(f"text is {type(text).__name__}; encode needs str. Decode bytes first: data.decode('utf-8').")
+        allowed = self.special_tokens if allowed == "all" else self.special_tokens & frozenset(allowed)
+        disallowed = self.special_tokens - allowed if disallowed == "all" else self.special_tokens & frozenset(disallowed)
+        if disallowed and (match := _finder(disallowed).search(text)):
+            raise ValueError(
+                f"the text spells the special token {match.group()!r} at character {match.start()}; pass allowed_special="
+                f"{{{match.group()!r}}} to give it its id, or disallowed_special=() to encode it as ordinary text."
+            )
+        text = repaired(text)
+        start = 0
+        if found := self._always | allowed:
+            for match in _finder(found).finditer(text):
+                if match.start() > start:
+                    yield text[start : match.start()], None
+                yield match.group(), self._added_ids[match.group()]
+                start = match.end()
+        if start < len(text):
+            yield text[start:], None
+
+
+@lru_cache(maxsize=64)
+def _finder(contents: frozenset[str]) -> re.Pattern:
+    """Finds any of these strings, the longest where several begin."""
+    return re.compile("|".join(map(re.escape, sorted(contents, key=len, reverse=True))))

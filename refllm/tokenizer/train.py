@@ -1,0 +1,111 @@
+"""Training a byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909, algorithm 1, over the bytes of GPT-2's words).
+
+Again and again the most frequent adjacent pair of ids becomes a new id.
+Ties go to the smallest (left id, right id), the bytes numbered in GPT-2's order: the rule of Hugging Face's BpeTrainer,
+whose merges this reproduces. A run such as "aaa" holds the pair (a, a) twice but is merged once, from the left.
+"""
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+from refllm.tokenizer.byte_level import BYTE_ORDER
+from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
+from refllm.tokenizer.pretokenize import words as split_words
+from refllm.tokenizer.text import repaired
+from refllm.tokenizer.tokenizer import AddedToken, Tokenizer
+
+Progress = Callable[[int, int], None]  # (merges done, merges to do)
+
+
+def train_bpe(
+    text: str | Iterable[str],
+    vocab_size: int,
+    special_tokens: Sequence[str] = ("<|endoftext|>",),
+    progress: Progress | None = None,
+) -> Tokenizer:
+    """A tokenizer of at most vocab_size tokens, learned from text: 256 bytes, then the merges, then the special tokens.
+
+    text: the training text, or an iterable of documents    progress: called as (merges done, merges to do)
+    The vocabulary stays smaller where the text has no pair left to merge.
+    Raises TypeError for text that is not str, ValueError for a vocab_size with no room for the bytes and the special tokens.
+    """
+    smallest = 256 + len(special_tokens)
+    if vocab_size < smallest:
+        raise ValueError(
+            f"vocab_size={vocab_size} is too small; 256 bytes and {len(special_tokens)} special tokens need at least {smallest}."
+        )
+    merges = learn_merges(count_words(text), vocab_size - smallest, progress)
+    vocabulary = [bytes([byte]) for byte in BYTE_ORDER]
+    for left, right in merges:
+        vocabulary.append(vocabulary[left] + vocabulary[right])
+    for content in special_tokens:
+        if content.encode() in vocabulary:
+            raise ValueError(f"special token {content!r} is also learned from the text; choose one that is no part of a word.")
+    added = [AddedToken(len(vocabulary) + i, content, special=True) for i, content in enumerate(special_tokens)]
+    return Tokenizer(ByteLevelBPE.from_merges(dict(enumerate(vocabulary)), merges), added)
+
+
+def count_words(text: str | Iterable[str]) -> Counter[str]:
+    """How often each word occurs."""
+    counts: Counter[str] = Counter()
+    for document in (text,) if isinstance(text, str) else text:
+        if not isinstance(document, str):
+            raise TypeError(f"text is {type(document).__name__}; train_bpe needs str or an iterable of str. Decode bytes first.")
+        counts.update(split_words(repaired(document)))
+    return counts
+
+
+def learn_merges(counts: Counter[str], n_merges: int, progress: Progress | None = None) -> list[tuple[int, int]]:
+    """The first n_merges merges of words that occur so often, in order, as pairs of ids; merge i makes id 256 + i."""
+    byte_ids = {byte: i for i, byte in enumerate(BYTE_ORDER)}
+    sequences = [[byte_ids[byte] for byte in word.encode()] for word in counts]
+    weights = list(counts.values())
+    pair_counts: defaultdict[tuple[int, int], int] = defaultdict(int)
+    where: defaultdict[tuple[int, int], set[int]] = defaultdict(set)  # the words that hold a pair, or once held it
+    for index, (ids, weight) in enumerate(zip(sequences, weights, strict=True)):
+        for pair in zip(ids, ids[1:], strict=False):
+            pair_counts[pair] += weight
+            where[pair].add(index)
+    queue = [(-count, pair) for pair, count in pair_counts.items()]
+    heapq.heapify(queue)
+    merges: list[tuple[int, int]] = []
+    while queue and len(merges) < n_merges:
+        negative, best = heapq.heappop(queue)
+        if -negative != pair_counts[best]:
+            if pair_counts[best] > 0:
+                heapq.heappush(queue, (-pair_counts[best], best))  # it has become rarer since it was queued
+            continue
+        new = 256 + len(merges)
+        merges.append(best)
+        grown = set()
+        for index in where.pop(best):
+            ids, weight = sequences[index], weights[index]
+            merged = merge_pair(ids, best, new)
+            for pair in zip(ids, ids[1:], strict=False):
+                pair_counts[pair] -= weight
+            for pair in zip(merged, merged[1:], strict=False):
+                pair_counts[pair] += weight
+                where[pair].add(index)
+                if new in pair:
+                    grown.add(pair)
+            sequences[index] = merged
+        for pair in grown:
+            heapq.heappush(queue, (-pair_counts[pair], pair))
+        if progress is not None:
+            progress(len(merges), n_merges)
+    return merges
+
+
+def merge_pair(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """Every occurrence of pair in ids replaced by new, from the left."""
+    merged = []
+    i = 0
+    while i < len(ids):
+        if i + 1 < len(ids) and (ids[i], ids[i + 1]) == pair:
+            merged.append(new)
+            i += 2
+        else:
+            merged.append(ids[i])
+            i += 1
+    return merged
