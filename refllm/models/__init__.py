@@ -1,1 +1,16 @@
-"""Floor 2: one architecture a file."""
+"""Floor 2: one architecture a file, and the table of them."""
+
+import importlib
+from types import ModuleType
+
+ARCHITECTURES = {"gpt2": "refllm.models.gpt2", "llama": "refllm.models.llama"}
+
+
+def architecture(name: str) -> ModuleType:
+    """The module of an architecture: its Config, parameter_shapes, initialise, forward and backward.
+
+    Raises ValueError for a name that is not in the table.
+    """
+    if name not in ARCHITECTURES:
+        raise ValueError(f"{name!r} is not an architecture; choose one of {', '.join(sorted(ARCHITECTURES))}.")
+    return importlib.import_module(ARCHITECTURES[name])
