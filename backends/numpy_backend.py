@@ -1,7 +1,6 @@
 """NumPy, the reference backend: its primitives are the definitions."""
 
 import math
-import resource
 import sys
 from types import SimpleNamespace
 
@@ -9,6 +8,34 @@ import numpy as np
 
 from refllm.array_api import Backend
 from refllm.array_api.contract import OPTIONAL_DTYPES, STANDARD
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+
+def astype(x, dtype, /, *, copy=True):
+    return x.astype(dtype, copy=copy)  # NumPy's own function refuses its scalars
+
+
+def matmul(x1, x2, /):
+    if x1.dtype == x2.dtype == np.float16:  # NumPy's own loop for halves is 500 times slower
+        return np.matmul(x1.astype(np.float32), x2.astype(np.float32)).astype(np.float16)
+    return np.matmul(x1, x2)
+
+
+def sum(x, /, *, axis=None, dtype=None, keepdims=False):
+    if dtype is None and x.dtype == np.float16:
+        return np.add.reduce(x, axis=axis, dtype=np.float32, keepdims=keepdims).astype(np.float16)
+    return np.add.reduce(x, axis=axis, dtype=dtype, keepdims=keepdims)
+
+
+def cumulative_sum(x, /, *, axis=None, dtype=None, include_initial=False):
+    if dtype is None and x.dtype == np.float16:
+        wide = np.cumulative_sum(x, axis=axis, dtype=np.float32, include_initial=include_initial)
+        return wide.astype(np.float16)
+    return np.cumulative_sum(x, axis=axis, dtype=dtype, include_initial=include_initial)
 
 
 def sort(x, /, *, axis=-1, descending=False, stable=True):
@@ -69,8 +96,16 @@ def rsqrt(x):
 
 
 def memory():
+    """Bytes of this process: resident now, and at their peak; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm") as f:
+            used = int(f.read().split()[1]) * resource.getpagesize()
+    except OSError:  # not Linux
+        used = 0
+    if resource is None:
+        return 0, 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return peak, peak
+    return used or peak, peak
 
 
 def nothing(*arrays):
@@ -80,7 +115,8 @@ def nothing(*arrays):
 backend = Backend(
     name="numpy",
     standard=SimpleNamespace(
-        **{n: getattr(np, n) for n in (*STANDARD, *OPTIONAL_DTYPES) if hasattr(np, n)} | {"sort": sort, "argsort": argsort}
+        **{n: getattr(np, n) for n in (*STANDARD, *OPTIONAL_DTYPES) if hasattr(np, n)}
+        | {f.__name__: f for f in (astype, matmul, sum, cumulative_sum, sort, argsort)}
     ),
     primitives={
         "from_numpy": from_numpy,
@@ -100,6 +136,7 @@ backend = Backend(
         "dtypes": lambda: frozenset(("bool", "uint8", "uint16", "uint32", "int32", "int64", "float16", "float32", "float64")),
     },
     array_type=np.ndarray,
+    scalar_types=(np.generic,),
     version=np.__version__,
     device="cpu",
 )

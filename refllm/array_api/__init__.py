@@ -3,14 +3,16 @@
 from .backend import Backend, Namespace
 from .dispatch import OPS, backend_of, kernels, kernels_of, namespace, op, register
 from .random import generator
-from .registry import BUILT_IN, is_installed, load, names, use
+from .registry import BUILT_IN, Description, describe, is_installed, load, names, replaced, use
 
 __all__ = [
     "BUILT_IN",
     "OPS",
     "Backend",
+    "Description",
     "Namespace",
     "backend_of",
+    "describe",
     "generator",
     "is_installed",
     "kernels",
@@ -20,5 +22,6 @@ __all__ = [
     "namespace",
     "op",
     "register",
+    "replaced",
     "use",
 ]

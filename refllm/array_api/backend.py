@@ -25,7 +25,7 @@ class Namespace:
         return f"<refllm array API over {self.__name__}>"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Backend:
     """One array library behind the array API.
 
@@ -33,6 +33,8 @@ class Backend:
     primitives: our own names, each as defined in `contract.PRIMITIVES`
     kernels: fast versions of ops by the op's name, signature for signature; a forward comes with its backward
     device: what it computes on, in words
+    scalar_types: types that its operations return in place of arrays of no axes, as NumPy's do
+    unavailable: why it cannot compute here though its library is installed, in a sentence; empty when it can
     """
 
     name: str
@@ -42,6 +44,8 @@ class Backend:
     version: str
     device: str
     kernels: Mapping[str, Callable] = field(default_factory=dict)
+    scalar_types: tuple[type, ...] = ()
+    unavailable: str = ""
     xp: Namespace = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

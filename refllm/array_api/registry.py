@@ -4,13 +4,14 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
 from .backend import Backend
-from .dispatch import register
+from .dispatch import kernels_of, register
 
 GROUP = "refllm.backends"  # the entry-point group in which third parties add backends
 
@@ -18,17 +19,31 @@ GROUP = "refllm.backends"  # the entry-point group in which third parties add ba
 class BuiltIn(NamedTuple):
     module: str  # imported by name, and only when asked for
     library: str  # the package that must be importable
-    install: str  # the command that installs it
+    install: str  # the command that installs it here
 
 
 BUILT_IN = {
     "numpy": BuiltIn("refllm.backends.numpy_backend", "numpy", "pip install numpy"),
-    "mlx": BuiltIn("refllm.backends.mlx_backend", "mlx.core", "pip install 'refllm[mlx]'"),
-    "cupy": BuiltIn(
-        "refllm.backends.cupy_backend", "cupy", "pip install 'refllm[cupy13]' (CUDA 13) or 'refllm[cupy12]' (CUDA 12)"
+    "mlx": BuiltIn(
+        "refllm.backends.mlx_backend",
+        "mlx",
+        "pip install mlx" if sys.platform == "darwin" else "pip install 'mlx[cpu]' (or 'mlx[cuda12]', 'mlx[cuda13]' for NVIDIA)",
     ),
-    "strict": BuiltIn("refllm.backends.strict_backend", "array_api_strict", "pip install 'refllm[test]'"),
+    "cupy": BuiltIn("refllm.backends.cupy_backend", "cupy", "pip install cupy-cuda13x (or cupy-cuda12x for CUDA 12)"),
+    "strict": BuiltIn("refllm.backends.strict_backend", "array_api_strict", "pip install array-api-strict"),
 }
+
+
+class Description(NamedTuple):
+    """What `refllm backends` tells of one backend; where `missing` says why it cannot compute here, the rest may be empty."""
+
+    name: str
+    version: str
+    device: str
+    dtypes: tuple[str, ...]
+    kernels: tuple[str, ...]  # the ops replaced, of those in force
+    missing: str  # why, and the command that helps; empty when it can compute
+
 
 _LOADED: dict[str, Backend] = {}
 _DEFAULT: ContextVar[Backend | None] = ContextVar("refllm_backend", default=None)
@@ -40,10 +55,9 @@ def entry_points() -> dict[str, importlib.metadata.EntryPoint]:
 
 
 def is_installed(name: str) -> bool:
-    """Whether the library behind a backend can be imported; says nothing of a device."""
+    """Whether the library behind a backend can be found; says nothing of a device."""
     if name in BUILT_IN:
-        top = BUILT_IN[name].library.partition(".")[0]
-        return importlib.util.find_spec(top) is not None
+        return importlib.util.find_spec(BUILT_IN[name].library) is not None
     return name in entry_points()
 
 
@@ -66,19 +80,35 @@ def load(name: str | Backend | None = None) -> Backend:
         if chosen is not None:
             return chosen
         name, source = os.environ.get("REFLLM_BACKEND") or "numpy", "REFLLM_BACKEND"
-    if name in _LOADED:
-        return _LOADED[name]
+    if name not in _LOADED:
+        backend = _find(name, source)
+        if backend.unavailable:
+            raise ImportError(backend.unavailable)
+        _LOADED[name] = register(backend)
+    return _LOADED[name]
+
+
+def _find(name: str, source: str) -> Backend:
+    """Import a backend by name; source is where the name came from, for the error."""
     if name in BUILT_IN:
         if not is_installed(name):
             raise ImportError(f"the {name} backend needs a package that is not installed: {BUILT_IN[name].install}.")
-        backend = importlib.import_module(BUILT_IN[name].module).backend
-    elif name in (third_party := entry_points()):
-        found = third_party[name].load()
-        backend = found if isinstance(found, Backend) else found.backend
-    else:
+        try:
+            return importlib.import_module(BUILT_IN[name].module).backend
+        except ImportError as error:
+            why = str(error).strip().partition("\n")[0]
+            raise ImportError(f"the {name} backend's package does not import ({why}); {BUILT_IN[name].install}.") from error
+    third_party = entry_points()
+    if name not in third_party:
         installed = ", ".join(n for n in names() if is_installed(n))
         raise ValueError(f"{source}={name!r} is not a backend; choose one of {', '.join(names())} (installed: {installed}).")
-    _LOADED[name] = register(backend)
+    found = third_party[name].load()
+    backend = found if isinstance(found, Backend) else getattr(found, "backend", None)
+    if not isinstance(backend, Backend):
+        raise ImportError(
+            f"the entry point {third_party[name].value!r} for {name} is no backend; "
+            "it must name a refllm.array_api.Backend, or a module whose `backend` is one."
+        )
     return backend
 
 
@@ -86,16 +116,44 @@ def load_for_type(array_type: type) -> None:
     """Load the built-in backend whose library an array type comes from, if there is one."""
     library = array_type.__module__.partition(".")[0]
     for name, built_in in BUILT_IN.items():
-        if built_in.library.partition(".")[0] == library and name not in _LOADED:
+        if built_in.library == library:
             load(name)
+
+
+def describe() -> list[Description]:
+    """Every backend known by name, with its version, device, dtypes and kernels, or with what it lacks."""
+    return [_describe(name) for name in names()]
+
+
+def _describe(name: str) -> Description:
+    try:
+        backend = load(name)
+    except ImportError as error:
+        return Description(name, "", "", (), (), str(error))
+    dtypes = tuple(sorted(backend.xp.dtypes()))
+    return Description(name, backend.version, backend.device, dtypes, tuple(sorted(kernels_of(backend))), "")
 
 
 @contextmanager
 def use(name: str | Backend) -> Iterator[Backend]:
-    """Create parameters, caches and batches in this backend inside the block; computation follows the arrays anyway."""
+    """Create parameters, caches and batches in this backend inside the block; computation follows the arrays anyway.
+
+    The choice holds for this thread or task only.
+    """
     backend = load(name)
     token = _DEFAULT.set(backend)
     try:
         yield backend
     finally:
         _DEFAULT.reset(token)
+
+
+@contextmanager
+def replaced(backend: Backend) -> Iterator[Backend]:
+    """Put a backend in the place of the loaded one with its name and arrays, for the whole process, until the block ends."""
+    before = load(backend.name)
+    try:
+        _LOADED[backend.name] = register(backend)
+        yield backend
+    finally:
+        _LOADED[backend.name] = register(before)
