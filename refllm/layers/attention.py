@@ -38,9 +38,21 @@ def visible(mask: Mask, T: int, S: int, xp):
 
 
 def by_group(x, G: int):
-    """Return x: (B, H, T, ...) with the query heads of a group below each other: (B, G, R·T, ...)."""
+    """Return x: (B, H, T, K) with the query heads of a group below each other: (B, G, R·T, K); so too for (B, H, T, S)."""
     B, H, T, width = x.shape
     return namespace(x).reshape(x, (B, G, H // G * T, width))
+
+
+def masked_scores(q, k, mask: Mask):
+    """Return the products of queries and keys, MASKED where unseen: (B, H, T, S), and what is seen (see `visible`).
+
+    q: (B, H, T, K), scaled    k: (B, G, S, K)
+    """
+    xp = namespace(q)
+    (B, H, T, _), (_, G, S, _) = q.shape, k.shape
+    scores = xp.reshape(xp.matmul(by_group(q, G), xp.matrix_transpose(k)), (B, H, T, S))
+    seen = visible(mask, T, S, xp)
+    return xp.where(seen, scores, MASKED), seen
 
 
 @op
@@ -51,13 +63,10 @@ def attention(q, k, v, mask, scale):
     Returns y: (B, H, T, K), zero for a query that sees nothing, and what the backward pass needs.
     """
     xp = namespace(q)
-    B, H, T, _ = q.shape
-    G, S = k.shape[1], k.shape[2]
-    scores = xp.matmul(by_group(widen(q) * scale, G), xp.matrix_transpose(widen(k)))  # (B, G, R·T, S)
-    seen = visible(mask, T, S, xp)
-    p, _ = softmax(xp.where(seen, xp.reshape(scores, (B, H, T, S)), MASKED))
+    scores, seen = masked_scores(widen(q) * scale, widen(k), mask)
+    p, _ = softmax(scores)
     p = xp.where(seen, p, 0.0)  # matters to a query that sees nothing: its row is uniform before
-    y = xp.matmul(by_group(p, G), widen(v))  # (B, G, R·T, K)
+    y = xp.matmul(by_group(p, k.shape[1]), widen(v))  # (B, G, R·T, K)
     return narrow(xp.reshape(y, q.shape), q), (q, k, v, p, scale)
 
 
