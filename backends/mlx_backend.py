@@ -186,4 +186,5 @@ backend = Backend(
     array_type=mx.array,
     version=mx.__version__,
     device=device(),
+    asynchronous=True,
 )

@@ -33,6 +33,7 @@ class Backend:
     primitives: our own names, each as defined in `contract.PRIMITIVES`
     kernels: fast versions of ops by the op's name, signature for signature; a forward comes with its backward
     device: what it computes on, in words
+    asynchronous: whether it computes while Python goes on, so that a result is best asked for a step late
     scalar_types: types that its operations return in place of arrays of no axes, as NumPy's do
     unavailable: why it cannot compute here though its library is installed, in a sentence; empty when it can
     """
@@ -44,6 +45,7 @@ class Backend:
     version: str
     device: str
     kernels: Mapping[str, Callable] = field(default_factory=dict)
+    asynchronous: bool = False
     scalar_types: tuple[type, ...] = ()
     unavailable: str = ""
     xp: Namespace = field(init=False, repr=False)
