@@ -1,0 +1,114 @@
+"""Text, token by token: the prompt at once (prefill), then one position a step from the cache (decode).
+
+A chosen token stays on the device and is fed to the next step before the host reads it. So a backend that computes while
+Python goes on is never kept waiting, and one that does not loses nothing.
+"""
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refllm.decoding.cache import new_cache
+from refllm.decoding.sampling import Sampler, sample, uniforms
+from refllm.layers.kv_cache import KVCache
+from refllm.models.model import Model, check_ids
+
+
+class Step(NamedTuple):
+    """What one step of generation yields."""
+
+    tokens: np.ndarray  # (B,) int32, −1 for a row that has stopped before
+    seconds: float  # spent on it; the first step's is the time to the first token, prefill included
+
+
+def prefill(model: Model, tokens, cache: KVCache, valid=None):
+    """Read tokens: (B, T) at once. Returns the logits of the token after the last: (B, V), and the cache.
+
+    valid: (B, T) bool, False for padding, which stands at the left. The cache given must not be used again.
+    A long prompt may be read in several calls.
+    """
+    output = model.architecture.forward(model.params, tokens, model.config, cache, valid=valid, last=1)
+    return output.logits[:, -1, :], output.cache
+
+
+def decode(model: Model, token, cache: KVCache):
+    """Read one more token per row: (B, 1). Returns the logits of the next: (B, V), and the cache."""
+    output = model.architecture.forward(model.params, token, model.config, cache)
+    return output.logits[:, -1, :], output.cache
+
+
+def generate(
+    model: Model,
+    prompts: Sequence[int] | Sequence[Sequence[int]],
+    n_tokens: int,
+    sampler: Sampler,
+    seed: int,
+    stop: Collection[int] = (),
+) -> Iterator[Step]:
+    """Continue one prompt, or several side by side, by up to n_tokens each.
+
+    prompts: token ids, or one list of ids per row; shorter rows are padded at the left
+    stop: ids after which a row ends; the id itself is yielded. When every row has ended, so does the iterator.
+    Raises ValueError, at once, for an empty prompt, an id outside the vocabulary, or more tokens than the context holds;
+    and while it runs, if the logits stop being numbers.
+    """
+    rows = [list(row) for row in prompts] if len(prompts) and not np.isscalar(prompts[0]) else [list(prompts)]
+    if any(len(row) == 0 for row in rows):
+        raise ValueError("the prompt is empty; generation continues at least one token.")
+    T, room = max(map(len, rows)), model.config.max_positions
+    if n_tokens < 1:
+        raise ValueError(f"n_tokens={n_tokens} asks for no token; it must be at least 1.")
+    if T + n_tokens > room:
+        left = f"ask for at most {room - T}, or shorten the prompt" if room > T else f"shorten it by at least {T - room + 1}"
+        raise ValueError(f"the prompt has {T} tokens, and {n_tokens} more do not fit the model's context of {room}: {left}.")
+    ids, valid = pad_left(rows)
+    check_ids(ids, "the prompt", model.config.vocab_size)
+    return _steps(model, ids, None if valid.all() else valid, n_tokens, sampler, seed, np.asarray(list(stop), dtype=np.int32))
+
+
+def pad_left(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of token ids as one array, (B, T) int32, and which of it are tokens, (B, T) bool; padding is 0, at the left."""
+    T = max(map(len, rows))
+    ids = np.zeros((len(rows), T), dtype=np.int64)
+    valid = np.zeros((len(rows), T), dtype=bool)
+    for b, row in enumerate(rows):
+        ids[b, T - len(row) :] = row
+        valid[b, T - len(row) :] = True
+    return ids.astype(np.int32), valid
+
+
+def _steps(model: Model, ids, valid, n_tokens: int, sampler: Sampler, seed: int, stop) -> Iterator[Step]:
+    backend, xp, (B, T) = model.backend, model.backend.xp, ids.shape
+
+    def choose(logits, step: int) -> Any:
+        return sample(logits, xp.from_numpy(uniforms(seed, step, B)), sampler)
+
+    def follow(token, cache, step: int):
+        logits, cache = decode(model, token[:, None], cache)
+        return choose(logits, step), cache
+
+    began = time.perf_counter()
+    cache = new_cache(model, B, T + n_tokens - 1)  # the last token is never read back
+    logits, cache = prefill(model, xp.from_numpy(ids), cache, None if valid is None else xp.from_numpy(valid))
+    token = choose(logits, 0)
+    xp.async_evaluate(token)
+    ended = np.zeros(B, dtype=bool)
+    for step in range(1, n_tokens + 1):
+        following = None
+        if backend.asynchronous and step < n_tokens:
+            following, cache = follow(token, cache, step)
+            xp.async_evaluate(following)  # only now, when nothing else refers to the old cache, may its buffers be reused
+        tokens = xp.to_numpy(token)
+        if np.any(tokens[~ended] < 0):
+            raise ValueError(f"the logits of token {step} are not finite numbers: the model's weights or activations overflow.")
+        tokens = np.where(ended, np.int32(-1), tokens)
+        ended = ended | np.isin(tokens, stop)
+        yield Step(tokens, time.perf_counter() - began)
+        began = time.perf_counter()
+        if ended.all():
+            return
+        if following is None and step < n_tokens:
+            following, cache = follow(token, cache, step)
+        token = following
