@@ -1,0 +1,123 @@
+"""The safetensors format: 8 bytes with the header's length, a JSON header, and the tensors' bytes one after another.
+
+The header holds for each name {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, offsets counted from its end,
+numbers little-endian (https://github.com/huggingface/safetensors). It is read and written here, because NumPy has no
+bfloat16, which the safetensors library needs of it: its 16 bits are the upper half of a float32.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from refllm.checkpoints.atomic import replacing
+
+DTYPES = {
+    "BOOL": np.dtype("?"),
+    "U8": np.dtype("u1"),
+    "I8": np.dtype("i1"),
+    "U16": np.dtype("<u2"),
+    "I16": np.dtype("<i2"),
+    "U32": np.dtype("<u4"),
+    "I32": np.dtype("<i4"),
+    "U64": np.dtype("<u8"),
+    "I64": np.dtype("<i8"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),  # as it lies in the file
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+}
+
+
+class Tensor(NamedTuple):
+    """One tensor of a file, in the file or on its way there."""
+
+    dtype: str  # a name in DTYPES
+    shape: tuple[int, ...]
+    values: Callable[[], np.ndarray]  # its numbers, read when asked for; BF16 as float32
+
+
+def of_array(a: np.ndarray) -> Tensor:
+    """A NumPy array as a tensor to be written."""
+    dtype = next(name for name, known in DTYPES.items() if known == a.dtype and name != "BF16")
+    return Tensor(dtype, a.shape, lambda: a)
+
+
+def read(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file, by name. The file is mapped into memory: bytes are read as they are used.
+
+    Raises OSError where it cannot be opened, ValueError where it is truncated or not a safetensors file.
+    """
+    path = Path(path)
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        size = path.stat().st_size
+        if size < 8 + length:
+            raise ValueError(
+                f"{path} is truncated or not a safetensors file: {size} bytes, of which its header needs {8 + length}."
+            )
+        try:
+            header = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            spans = {name: (e["dtype"], tuple(e["shape"]), *e["data_offsets"]) for name, e in header.items()}
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not a safetensors file: its header does not describe tensors ({error}).") from error
+    start = 8 + length
+    whole = start + max((end for _, _, _, end in spans.values()), default=0)
+    if size != whole:
+        state = "truncated" if size < whole else "damaged"
+        raise ValueError(f"{path} is {state}: it has {size} bytes, and its header describes {whole}. Fetch or write it again.")
+    mapped = np.memmap(path, dtype=np.uint8, mode="r")
+    for name, (dtype, shape, begin, end) in spans.items():
+        if dtype in DTYPES and (begin < 0 or end - begin != math.prod(shape) * DTYPES[dtype].itemsize):
+            raise ValueError(f"{path} is damaged: {name} of shape {shape} in {dtype} cannot take bytes {begin} to {end}.")
+    return {
+        name: Tensor(dtype, shape, _reader(f"{name} in {path}", mapped[start + begin : start + end], dtype, shape))
+        for name, (dtype, shape, begin, end) in spans.items()
+    }
+
+
+def _reader(what: str, data: np.ndarray, dtype: str, shape: tuple[int, ...]) -> Callable[[], np.ndarray]:
+    def values() -> np.ndarray:
+        if dtype not in DTYPES:
+            raise ValueError(f"{what} is stored in {dtype}; {', '.join(DTYPES)} can be read.")
+        numbers = np.asarray(data).view(DTYPES[dtype]).reshape(shape)
+        return from_bfloat16(numbers) if dtype == "BF16" else numbers
+
+    return values
+
+
+def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors to a file, whole or not at all, holding one of them in memory at a time.
+
+    metadata: words about the file; transformers asks for {"format": "pt"}
+    Raises OSError where the disk refuses; the old file is then unchanged.
+    """
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + math.prod(tensor.shape) * DTYPES[tensor.dtype].itemsize
+        header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)  # the tensors then lie aligned
+    with replacing(path) as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for tensor in tensors.values():
+            values = tensor.values()
+            numbers = to_bfloat16(values) if tensor.dtype == "BF16" else values
+            file.write(np.ascontiguousarray(numbers, dtype=DTYPES[tensor.dtype]).data.cast("B") if numbers.size else b"")
+
+
+def from_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """float32 numbers, exactly those of bfloat16 numbers given by their 16 bits."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def to_bfloat16(numbers: np.ndarray) -> np.ndarray:
+    """The 16 bits of the bfloat16 numbers nearest to the given ones, halves to even."""
+    bits = np.ascontiguousarray(numbers, dtype=np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(numbers), (bits >> 16) | 0x40, rounded).astype(np.uint16)
