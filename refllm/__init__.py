@@ -1,5 +1,6 @@
 """refllm, the reference language model: tokenizer, transformer, hand-written backward pass, training and cached decoding."""
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -17,4 +18,17 @@ from .array_api import load as load_backend
 from .array_api import namespace, op, use
 
 __version__ = "0.1.0"
-__all__ = ["load_backend", "namespace", "op", "use"]
+__all__ = ["Model", "Tokenizer", "load", "load_backend", "namespace", "op", "save", "use"]
+
+_UPSTAIRS = {  # imported when they are first asked for, so that `import refllm` stays quick
+    "Model": "refllm.models.model",
+    "Tokenizer": "refllm.tokenizer",
+    "load": "refllm.checkpoints",
+    "save": "refllm.checkpoints",
+}
+
+
+def __getattr__(name: str):
+    if name not in _UPSTAIRS:
+        raise AttributeError(f"module 'refllm' has no attribute {name!r}; its public names are {', '.join(__all__)}.")
+    return getattr(importlib.import_module(_UPSTAIRS[name]), name)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ from refllm.checkpoints.atomic import write_atomically
 from refllm.checkpoints.tensor_file import Tensor
 from refllm.models import ARCHITECTURES, architecture
 from refllm.models.model import Model
+from refllm.tokenizer import Tokenizer
 
 WEIGHTS, INDEX, CONFIG, TOKENIZER = "model.safetensors", "model.safetensors.index.json", "config.json", "tokenizer.json"
 DTYPE_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}  # the floating ones
@@ -153,13 +155,15 @@ def dtype_name(x: Any) -> str:
     return str(x.dtype).rpartition(".")[-1]
 
 
-def read_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder, None where it has none."""
+def read_tokenizer(folder: Path) -> Tokenizer | None:
+    """The tokenizer of a folder; None where it has none, or, with a warning, one that cannot be read."""
     if not (folder / TOKENIZER).is_file():
         return None
-    from refllm.tokenizer import Tokenizer
-
-    return Tokenizer.load(folder / TOKENIZER)
+    try:
+        return Tokenizer.load(folder / TOKENIZER)
+    except ValueError as error:
+        warnings.warn(f"the model in {folder} is loaded without its tokenizer: {error}", stacklevel=4)
+        return None
 
 
 def write_tokenizer(folder: Path, model: Model) -> None:

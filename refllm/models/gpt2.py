@@ -41,6 +41,16 @@ class Config:
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation={self.activation!r} is not known; choose one of {', '.join(ACTIVATIONS)}.")
 
+    @property
+    def d_head(self) -> int:
+        """K, the width of one head."""
+        return self.d_model // self.n_heads
+
+    @property
+    def n_kv_heads(self) -> int:
+        """G: every query head has a key/value head of its own."""
+        return self.n_heads
+
 
 def block_shapes(config: Config) -> Shapes:
     """The name and shape of every parameter of one block."""
@@ -168,7 +178,7 @@ def self_attention(x, p, config: Config, mask, cache, i: int):
     v = split_heads(qkv[..., 2 * D :], H)
     if cache is not None:
         cache, k, v = append(cache, i, k, v)  # (B, H, S, K)
-    y, attended = attention(q, k, v, mask, (D // H) ** -0.5)
+    y, attended = attention(q, k, v, mask, config.d_head**-0.5)
     out, o_saved = affine(merge_heads(y), p["attention.o"], p["attention.o_bias"])
     return out, cache, (qkv_saved, attended, o_saved, H)
 
