@@ -13,32 +13,40 @@ settings.register_profile("default", max_examples=30, deadline=None, suppress_he
 settings.register_profile("thorough", max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-ORACLES = ("torch", "transformers", "tokenizers", "tiktoken")
-BACKENDS = [name for name in ("numpy", "strict", "mlx") if is_installed(name)]
+ORACLES = ("torch", "transformers", "tokenizers", "tiktoken", "array_api_compat")
+
+
+def _has_gpu() -> bool:
+    if importlib.util.find_spec("cupy") is None:
+        return False
+    try:
+        import cupy
+
+        return cupy.cuda.runtime.getDeviceCount() > 0
+    except Exception:  # no driver: each version of the libraries raises its own type
+        return False
+
+
+HAS_GPU = _has_gpu()
+BACKENDS: list = [name for name in ("numpy", "strict", "mlx") if is_installed(name)]
+if HAS_GPU:
+    BACKENDS.append(pytest.param("cupy", marks=pytest.mark.gpu))
+if os.environ.get("REFLLM_BACKEND", "numpy") not in ("numpy", "strict", "mlx", "cupy"):
+    BACKENDS.append(os.environ["REFLLM_BACKEND"])  # somebody else's
 
 
 def pytest_collection_modifyitems(items):
     without_gpu = pytest.mark.skip(reason="no NVIDIA GPU with CuPy")
     missing = [name for name in ORACLES if importlib.util.find_spec(name) is None]
     without_oracle = pytest.mark.skip(reason=f"not installed: {', '.join(missing)}; pip install '.[oracle]'")
-    gpu = _has_gpu() if any(item.get_closest_marker("gpu") for item in items) else False
     for item in items:
-        if item.get_closest_marker("gpu") and not gpu:
+        if item.get_closest_marker("gpu") and not HAS_GPU:
             item.add_marker(without_gpu)
         if item.get_closest_marker("oracle") and missing:
             item.add_marker(without_oracle)
 
 
-def _has_gpu() -> bool:
-    try:
-        import cupy
-
-        return cupy.cuda.runtime.getDeviceCount() > 0
-    except Exception:  # CuPy absent, or no driver: each library version raises its own type
-        return False
-
-
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=BACKENDS, scope="module")  # not "function": Hypothesis draws many examples for one
 def backend(request):
     """Each backend that is installed and can compute here."""
     return load(request.param)
