@@ -1,0 +1,132 @@
+"""Whole models, held to the bounded oracle: logits, loss, every gradient, and decoding from the cache."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+from refllm.array_api import Backend
+from refllm.layers.cross_entropy import cross_entropy, cross_entropy_backward
+from refllm.layers.kv_cache import KVCache
+from refllm.layers.rope import RopeScaling
+from refllm.models import architecture
+
+from .check import Check
+from .strategies import integers, normals
+
+
+@st.composite
+def _llama(draw):
+    """A small Llama of any kind: grouped heads or not, tied or not, windowed or not, scaled frequencies or not."""
+    n_kv_heads, group = draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    return architecture("llama").Config(
+        vocab_size=draw(st.integers(2, 19)),
+        d_model=draw(st.sampled_from([3, 4, 8])),
+        n_layers=draw(st.integers(1, 2)),
+        n_heads=n_kv_heads * group,
+        n_kv_heads=n_kv_heads,
+        d_head=draw(st.sampled_from([2, 4])),
+        d_ff=draw(st.sampled_from([5, 8])),
+        max_positions=16,
+        tied=draw(st.booleans()),
+        window=draw(st.sampled_from([None, None, 2])),
+        rope_scaling=draw(st.sampled_from([None, RopeScaling(8.0, 1.0, 4.0, 8)])),
+    )
+
+
+@st.composite
+def _gpt2(draw):
+    n_heads = draw(st.integers(1, 3))
+    return architecture("gpt2").Config(
+        vocab_size=draw(st.integers(2, 19)),
+        d_model=n_heads * draw(st.integers(1, 3)),
+        n_layers=draw(st.integers(1, 2)),
+        n_heads=n_heads,
+        max_positions=16,
+        d_ff=draw(st.sampled_from([5, 8])),
+        activation=draw(st.sampled_from(["gelu_tanh", "gelu_erf"])),
+    )
+
+
+@st.composite
+def _parameters(draw, name, config):
+    """Parameters of the size that training gives them: gains near one, matrices that keep a vector's length."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    shapes = architecture(name).parameter_shapes(config)
+
+    def values(shape):
+        if len(shape) == 1:
+            return 1 + 0.1 * rng.standard_normal(shape)
+        return rng.standard_normal(shape) / np.sqrt(shape[0])
+
+    return {n: values(shape).astype(np.float32) for n, shape in shapes.items()}
+
+
+@st.composite
+def _training_inputs(draw, name, configs):
+    config = draw(configs)
+    B, T = draw(st.integers(1, 2)), draw(st.integers(1, 6))
+    tokens = draw(integers((B, T), 0, config.vocab_size))
+    targets = np.where(draw(normals((B, T))) > 1, np.int32(-100), draw(integers((B, T), 0, config.vocab_size)))
+    return config, draw(_parameters(name, config)), tokens, targets
+
+
+@st.composite
+def _decoding_inputs(draw, name, configs):
+    """A left-padded batch, and how many tokens to read at each call."""
+    config = draw(configs)
+    B, T = draw(st.integers(1, 2)), draw(st.integers(2, 7))
+    tokens = draw(integers((B, T), 0, config.vocab_size))
+    padding = draw(st.integers(0, T - 1))
+    valid = np.arange(T)[None, :] >= np.asarray([[padding], [0]])[:B]
+    cuts = sorted({0, T, *draw(st.lists(st.integers(1, T), max_size=4))})
+    return config, draw(_parameters(name, config)), tokens, valid, tuple(cuts)
+
+
+def _train(name):
+    module = architecture(name)
+
+    def compute(backend: Backend, drawn):
+        config, params, tokens, targets = drawn
+        output = module.forward(params, tokens, config)
+        loss, judged = cross_entropy(output.logits, targets)
+        dlogits = cross_entropy_backward(backend.xp.ones_like(loss), judged)
+        gradients = module.backward(dlogits, output.saved)
+        return {"logits": output.logits, "loss": loss} | {f"d{n}": g for n, g in gradients.items()}
+
+    return compute
+
+
+def _decode(name):
+    module = architecture(name)
+
+    def compute(backend: Backend, drawn):
+        config, params, tokens, valid, cuts = drawn
+        xp, (B, T) = backend.xp, tokens.shape
+        kv_heads = getattr(config, "n_kv_heads", config.n_heads)
+        shape = (B, kv_heads, T, getattr(config, "d_head", config.d_model // config.n_heads))
+
+        def buffers():
+            return tuple(xp.zeros(shape, dtype=params["embedding"].dtype) for _ in range(config.n_layers))
+
+        cache = KVCache(buffers(), buffers(), 0, None)
+        results = {}
+        for start, end in zip(cuts, cuts[1:], strict=False):
+            output = module.forward(params, tokens[:, start:end], config, cache, valid=valid[:, start:end], last=1)
+            cache = output.cache
+            results[f"logits at {end - 1}"] = output.logits
+        return results
+
+    return compute
+
+
+MODELS = {"llama": _llama(), "gpt2": _gpt2()}
+
+CHECKS = [
+    *(
+        Check(f"{name}: logits, loss, gradients", "models", _training_inputs(name, configs), _train(name), whole=True)
+        for name, configs in MODELS.items()
+    ),
+    *(
+        Check(f"{name}: cached decoding", "decoding", _decoding_inputs(name, configs), _decode(name), whole=True)
+        for name, configs in MODELS.items()
+    ),
+]
