@@ -1,0 +1,254 @@
+"""Every number that decides a run, in three tables of one TOML file: [model], [data] and [training].
+
+The run folder keeps the file as run.toml, and `read(write(config)) == config`.
+"""
+
+import dataclasses
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType, UnionType
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+
+from refllm.checkpoints.atomic import write_atomically
+from refllm.models import ARCHITECTURES, architecture
+from refllm.training.schedule import SCHEDULES
+
+DTYPES = ("float32", "float64", "bfloat16")
+FROM_DATA = ("vocab_size", "max_positions")  # model fields that a file may leave to the tokenizer and the context
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is learned from.
+
+    path: a UTF-8 text file or a folder of them    tokenizer: a tokenizer.json, or a folder that holds one; "" trains one
+    vocab_size: tokens of the tokenizer that is trained    held_out: the share of the text, its end, kept for evaluation
+    """
+
+    path: str
+    tokenizer: str = ""
+    vocab_size: int = 1024
+    held_out: float = 0.1
+
+    def __post_init__(self) -> None:
+        _require(0 < self.held_out < 1, "data.held_out", self.held_out, "a share between 0 and 1, such as 0.1")
+        _require(self.vocab_size > 256, "data.vocab_size", self.vocab_size, "more than the 256 bytes, such as 1024")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How it is learned. A step is one update of the weights; a batch is what one pass of the gradients reads.
+
+    context: tokens in a window    batch: windows in a micro-batch    accumulation: micro-batches in a step
+    learning_rate: the peak, after warmup_steps    schedule: cosine, constant or wsd (see `schedule`)
+    decay_steps: how long the rate falls; None for all that follows the warm-up (cosine) or a fifth of the steps (wsd)
+    final_fraction: of the peak, where it ends: a tenth, as Brown et al. 2020 (arXiv:2005.14165, appendix B),
+    who also set the betas, eps, the decay and the clip below (0: no clip)
+    checkpointing: compute a block's activations again in the backward pass instead of keeping them
+    evaluation_windows: windows of held-out text in one evaluation, evenly spaced; 0 for all
+    dtype: what the passes compute in; weights and moments stay float32 under bfloat16
+    backend: that computes; "" for the one that REFLLM_BACKEND or the caller names, which run.toml then records
+    """
+
+    context: int
+    batch: int
+    steps: int
+    learning_rate: float
+    accumulation: int = 1
+    schedule: str = "cosine"
+    warmup_steps: int = 0
+    decay_steps: int | None = None
+    final_fraction: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    dropout: float = 0.0
+    checkpointing: bool = False
+    seed: int = 0
+    evaluate_every: int = 250
+    evaluation_windows: int = 128
+    checkpoint_every: int = 250
+    dtype: str = "float32"
+    backend: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("context", "batch", "steps", "accumulation", "evaluate_every", "checkpoint_every"):
+            _require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1")
+        for name in ("warmup_steps", "evaluation_windows"):
+            _require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
+        for name in ("learning_rate", "weight_decay", "clip"):
+            _require(0 <= getattr(self, name) < float("inf"), f"training.{name}", getattr(self, name), "0 or more, and finite")
+        for name in ("beta1", "beta2", "dropout"):
+            _require(0 <= getattr(self, name) < 1, f"training.{name}", getattr(self, name), "at least 0 and below 1")
+        _require(0 < self.eps < 1, "training.eps", self.eps, "between 0 and 1, such as 1e-8")
+        _require(0 <= self.final_fraction <= 1, "training.final_fraction", self.final_fraction, "between 0 and 1")
+        _require(self.decay_steps is None or self.decay_steps >= 1, "training.decay_steps", self.decay_steps, "at least 1")
+        _require(0 <= self.seed < 2**64, "training.seed", self.seed, "between 0 and 2⁶⁴ − 1")
+        _require(self.schedule in SCHEDULES, "training.schedule", self.schedule, f"one of {', '.join(SCHEDULES)}")
+        _require(self.dtype in DTYPES, "training.dtype", self.dtype, f"one of {', '.join(DTYPES)}")
+
+    @property
+    def state_dtype(self) -> str:
+        """The dtype of weights and moments."""
+        return "float64" if self.dtype == "float64" else "float32"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run. model: "architecture" and the fields of that architecture's Config that are set."""
+
+    model: Mapping[str, Any] = field(hash=False)
+    data: DataConfig
+    training: TrainingConfig
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", MappingProxyType(dict(self.model)))
+
+
+def read(path: Path | str) -> RunConfig:
+    """The configuration in a TOML file. Raises ValueError that names the key at fault, OSError where there is no file."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file; a configuration is a TOML file with [model], [data] and [training].")
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not TOML: {error}.") from error
+    try:
+        return from_tables(tables)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def write(config: RunConfig, path: Path | str) -> None:
+    """Write every setting to a TOML file, whole or not at all; unset ones (None) are left out."""
+    lines = []
+    for name, table in to_tables(config).items():
+        lines.append(f"[{name}]")
+        lines += [f"{key} = {_toml(value)}" for key, value in table.items()]
+        lines.append("")
+    write_atomically(Path(path), "\n".join(lines).encode())
+
+
+def override(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """The configuration with some settings changed: {"training.learning_rate": 1e-3}. Text, as flags give it, is parsed."""
+    tables = to_tables(config)
+    for name, value in changes.items():
+        table, _, key = name.partition(".")
+        _known(table, tables, "table")
+        settings = _settings(table, tables["model"]["architecture"])
+        _known(key, settings, table)
+        tables[table][key] = _parse(name, value, settings[key].kind) if isinstance(value, str) else value
+    return from_tables({name: {k: v for k, v in table.items() if v is not None} for name, table in tables.items()})
+
+
+def to_tables(config: RunConfig) -> dict[str, dict[str, Any]]:
+    """The three tables, without what is None."""
+    tables = {"model": dict(config.model), "data": dataclasses.asdict(config.data)}
+    tables["training"] = dataclasses.asdict(config.training)
+    return {name: {k: v for k, v in table.items() if v is not None} for name, table in tables.items()}
+
+
+def from_tables(tables: Mapping[str, Mapping[str, Any]]) -> RunConfig:
+    """The configuration in three tables. Raises ValueError for an unknown, missing or wrong setting, by its name."""
+    for name in tables:
+        _known(name, ("model", "data", "training"), "table")
+    name = tables.get("model", {}).get("architecture", "")
+    if name not in ARCHITECTURES:
+        raise ValueError(f"model.architecture={name!r} is not an architecture; choose one of {', '.join(ARCHITECTURES)}.")
+    checked = {table: _checked(table, tables.get(table, {}), _settings(table, name)) for table in ("model", "data", "training")}
+    return RunConfig(checked["model"], DataConfig(**checked["data"]), TrainingConfig(**checked["training"]))
+
+
+def model_config(config: RunConfig, vocab_size: int) -> Any:
+    """The architecture's own Config; the tokenizer's vocabulary and the context fill what the file leaves to them."""
+    given = {"vocab_size": vocab_size, "max_positions": config.training.context} | dict(config.model)
+    if given["vocab_size"] < vocab_size:
+        raise ValueError(f"model.vocab_size={given['vocab_size']} is too small: the tokenizer has {vocab_size} tokens.")
+    if given["max_positions"] < config.training.context:
+        raise ValueError(
+            f"model.max_positions={given['max_positions']} is too small: training.context={config.training.context} tokens."
+        )
+    return architecture(given.pop("architecture")).Config(**given)
+
+
+class _Setting(NamedTuple):
+    """What a setting may be."""
+
+    kind: Any  # its type hint
+    must: bool  # whether it has to be given
+    default: Any  # None where there is none
+
+
+def _settings(table: str, name: str) -> dict[str, _Setting]:
+    """The settings of a table; those of [model] are the fields of the architecture's Config."""
+    config = {"data": DataConfig, "training": TrainingConfig}.get(table) or architecture(name).Config
+    hints = get_type_hints(config)
+    settings = {"architecture": _Setting(str, True, None)} if table == "model" else {}
+    for f in dataclasses.fields(config):
+        must = f.default is dataclasses.MISSING and not (table == "model" and f.name in FROM_DATA)
+        settings[f.name] = _Setting(hints[f.name], must, None if f.default is dataclasses.MISSING else f.default)
+    return settings
+
+
+def _checked(table: str, given: Mapping[str, Any], settings: Mapping[str, _Setting]) -> dict[str, Any]:
+    """The given settings, each known and of its type, and the defaults of the others. Whole numbers stand for floats."""
+    for key in given:
+        _known(key, settings, table)
+    missing = [f"{table}.{key}" for key, setting in settings.items() if setting.must and key not in given]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} must be set in [{table}].")
+    values = {key: setting.default for key, setting in settings.items() if setting.default is not None}
+    return values | {key: _typed(f"{table}.{key}", value, settings[key].kind) for key, value in given.items()}
+
+
+def _typed(name: str, value: Any, kind: Any) -> Any:
+    allowed = _plain(kind)
+    if type(value) is int and float in allowed and int not in allowed:
+        return float(value)
+    if type(value) not in allowed:
+        wanted = " or ".join(k.__name__ for k in allowed) or "set in code: a file holds only plain values"
+        raise ValueError(f"{name}={value!r} is a {type(value).__name__}; it must be {wanted}.")
+    return value
+
+
+def _parse(name: str, text: str, kind: Any) -> Any:
+    """What a flag's text says: the first of bool, int, float and str that its setting may be and the text can be."""
+    for allowed in sorted(_plain(kind), key=(bool, int, float, str).index):
+        if allowed is bool and text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        if allowed is not bool:
+            try:
+                return allowed(text)
+            except ValueError:
+                continue
+    raise ValueError(f"{name}={text!r} cannot be read as {' or '.join(k.__name__ for k in _plain(kind))}.")
+
+
+def _plain(kind: Any) -> list[type]:
+    """The plain types that a hint such as `int | None` allows."""
+    kinds = get_args(kind) if get_origin(kind) is UnionType else (kind,)
+    return [k for k in kinds if k in (bool, int, float, str)]
+
+
+def _known(key: str, known: Any, table: str) -> None:
+    if key not in known:
+        close = difflib.get_close_matches(key, list(known), n=1, cutoff=0)
+        where = "table" if table == "table" else f"setting of [{table}]"
+        raise ValueError(f"{key!r} is not a {where}; did you mean {close[0]!r}? There are {', '.join(known)}.")
+
+
+def _require(holds: bool, name: str, value: Any, needed: str) -> None:
+    if not holds:
+        raise ValueError(f"{name}={value!r} will not do; it must be {needed}.")
+
+
+def _toml(value: Any) -> str:
+    """A TOML value: JSON writes all but the delete character as TOML does."""
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
