@@ -81,3 +81,23 @@ def complex_step_gradients(f: Callable, arguments: Sequence, dy) -> tuple[np.nda
             gradient[index] = np.sum(dy * change)
         gradients.append(gradient)
     return tuple(gradients)
+
+
+def gradient_error(f: Callable, f_backward: Callable, arguments: Sequence) -> float:
+    """Return how far a backward pass is from the complex step of its forward, in float64, at a fixed random dy.
+
+    f: arguments -> (y, saved)    f_backward: (dy, saved) -> the gradient of every array of floats, in order
+    The worst difference over all gradients, as a share of the largest number in that gradient or in dy.
+    Raises ValueError if the gradients are not as many, or not of the shapes, as the arrays of floats.
+    """
+    arguments = [a.astype(np.float64) if is_differentiable(a) else a for a in arguments]
+    y, saved = f(*arguments)
+    dy = np.asarray(np.random.default_rng(0).standard_normal(y.shape))
+    found = f_backward(dy, saved)
+    found = found if isinstance(found, tuple) else (found,)
+    errors = []
+    for ours, exact in zip(found, complex_step_gradients(f, arguments, dy), strict=True):
+        if ours.shape != exact.shape:
+            raise ValueError(f"a gradient has shape {ours.shape}; its argument has {exact.shape}.")
+        errors.append(np.max(np.abs(ours - exact)) / max(np.max(np.abs(exact)), np.max(np.abs(dy))))
+    return float(np.max(errors))
