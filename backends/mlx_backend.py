@@ -125,6 +125,8 @@ def roll(x, /, shift, *, axis=None):
 def from_numpy(a, dtype=None):
     """float64, which this backend lacks, becomes float32 unless dtype names another."""
     a = np.asarray(a)
+    if min(a.strides, default=0) < 0:  # which MLX refuses
+        a = a.copy()
     return mx.array(a.astype(np.float32) if a.dtype == np.float64 else a, dtype=dtype)
 
 

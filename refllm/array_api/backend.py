@@ -25,7 +25,7 @@ class Namespace:
         return f"<refllm array API over {self.__name__}>"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Backend:
     """One array library behind the array API.
 
@@ -48,14 +48,15 @@ class Backend:
     asynchronous: bool = False
     scalar_types: tuple[type, ...] = ()
     unavailable: str = ""
-    xp: Namespace = field(init=False, repr=False)
+    xp: Namespace = field(init=False)
 
     def __post_init__(self) -> None:
-        missing = [n for n in STANDARD if not hasattr(self.standard, n)] + [n for n in PRIMITIVES if n not in self.primitives]
+        dtypes = self.primitives["dtypes"]() if "dtypes" in self.primitives else ()
+        standard = (*STANDARD, *(n for n in OPTIONAL_DTYPES if n in dtypes))
+        missing = [n for n in standard if not hasattr(self.standard, n)] + [n for n in PRIMITIVES if n not in self.primitives]
         if missing:
             raise TypeError(f"the {self.name} backend lacks {', '.join(missing)} of the array API.")
-        names = {n: getattr(self.standard, n) for n in STANDARD} | {n: self.primitives[n] for n in PRIMITIVES}
-        names |= {n: getattr(self.standard, n) for n in OPTIONAL_DTYPES if n in self.primitives["dtypes"]()}
+        names = {n: getattr(self.standard, n) for n in standard} | {n: self.primitives[n] for n in PRIMITIVES}
         alone = [n for n in self.kernels if n.endswith("_backward") and n.removesuffix("_backward") not in self.kernels]
         if alone:
             raise TypeError(
@@ -63,3 +64,6 @@ class Backend:
             )
         object.__setattr__(self, "kernels", MappingProxyType(dict(self.kernels)))
         object.__setattr__(self, "xp", Namespace(self.name, names))
+
+    def __repr__(self) -> str:
+        return f"<refllm backend {self.name} {self.version} on {self.device}>"
