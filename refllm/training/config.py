@@ -204,8 +204,8 @@ def _checked(table: str, given: Mapping[str, Any], settings: Mapping[str, _Setti
     missing = [f"{table}.{key}" for key, setting in settings.items() if setting.must and key not in given]
     if missing:
         raise ValueError(f"{', '.join(missing)} must be set in [{table}].")
-    values = {key: setting.default for key, setting in settings.items() if setting.default is not None}
-    return values | {key: _typed(f"{table}.{key}", value, settings[key].kind) for key, value in given.items()}
+    values = {key: given.get(key, setting.default) for key, setting in settings.items()}
+    return {key: _typed(f"{table}.{key}", value, settings[key].kind) for key, value in values.items() if value is not None}
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
