@@ -1,15 +1,17 @@
 """The byte-level BPE model (Radford et al. 2019): words by GPT-2's pattern, each merged on its own."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from refllm.tokenizer.byte_pair import Merge, Merges, merge_word
-from refllm.tokenizer.pretokenize import word_starts, words
+from refllm.tokenizer.pretokenize import chunked, word_starts, words
 
-SHORT_TEXT = 4096  # characters; up to here Python's re finds the words sooner than arrays do
-CHUNK = 1 << 17  # characters whose arrays stay in the processor's cache
-CACHE_SIZE = 1 << 18  # words remembered
+CHUNK = 1 << 17  # characters, about; their arrays stay in the processor's cache
+SHORT_TEXT = 512  # characters; up to here the pattern finds the words sooner than arrays do
+CACHE_SIZE = 1 << 18  # words remembered, at most
+LONGEST_REMEMBERED = 64  # characters
 
 
 class ByteLevelBPE:
@@ -28,7 +30,7 @@ class ByteLevelBPE:
         self.merges = merges
         self.whole_words = whole_words
         self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
-        self._word_ids = _Words(self._byte_ids, merges, ids if whole_words else {})
+        self._word_ids = _WordIds(self._byte_ids, merges, ids if whole_words else {})
 
     @classmethod
     def from_merges(
@@ -50,24 +52,28 @@ class ByteLevelBPE:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text that UTF-8 can carry."""
-        if len(text) <= SHORT_TEXT:
-            word_ids = self._word_ids
-            return [id for word in words(text) for id in word_ids[word]]
-        return self.encode_array(text).tolist()
+        word_ids = self._word_ids
+        return [id for word in _split(text) for id in word_ids[word]]
 
     def encode_array(self, text: str) -> np.ndarray:
         """The same ids as an array: (tokens,) int32."""
-        chunks = [self._encode_chunk(chunk) for chunk in chunked(text)]
-        return np.concatenate(chunks) if chunks else np.zeros(0, np.int32)
-
-    def _encode_chunk(self, text: str) -> np.ndarray:
-        bounds = [*word_starts(text).tolist(), len(text)]
-        word_ids = self._word_ids
-        ids = [id for start, end in zip(bounds, bounds[1:], strict=False) for id in word_ids[text[start:end]]]
-        return np.array(ids, np.int32)
+        pieces = [np.array(self.encode(piece), np.int32) for piece in chunked(text, CHUNK)]
+        return np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
 
 
-class _Words(dict[str, Sequence[int]]):
+def _split(text: str) -> Iterable[str]:
+    """The words of a text: of a short one by the pattern, of a long one by arrays, piece by piece."""
+    if len(text) <= SHORT_TEXT:
+        return words(text)
+    return itertools.chain.from_iterable(map(_split_by_arrays, chunked(text, CHUNK)))
+
+
+def _split_by_arrays(text: str) -> list[str]:
+    bounds = [*word_starts(text).tolist(), len(text)]
+    return [text[start:end] for start, end in itertools.pairwise(bounds)]
+
+
+class _WordIds(dict[str, Sequence[int]]):
     """The ids of each word, worked out when it is first asked for."""
 
     def __init__(self, byte_ids: list[int], merges: Merges, whole_words: Mapping[bytes, int]):
@@ -77,18 +83,8 @@ class _Words(dict[str, Sequence[int]]):
         data = word.encode()
         whole = self.whole_words.get(data)
         ids = (whole,) if whole is not None else tuple(merge_word([self.byte_ids[byte] for byte in data], self.merges))
-        if len(self) >= CACHE_SIZE:
-            self.clear()
-        self[word] = ids
+        if len(word) <= LONGEST_REMEMBERED:
+            if len(self) >= CACHE_SIZE:
+                self.clear()
+            self[word] = ids
         return ids
-
-
-def chunked(text: str) -> Iterable[str]:
-    """The text in pieces of about CHUNK characters, cut where whitespace follows something else: a word always starts there."""
-    start = 0
-    while start < len(text):
-        end = start + CHUNK
-        while end < len(text) and not (text[end] in " \n" and not text[end - 1].isspace()):
-            end += 1
-        yield text[start:end]
-        start = end

@@ -28,7 +28,10 @@ def load(path: Path, merges: Path | None = None) -> Tokenizer:
     document = _read_json(path)
     if "model" not in document:
         raise ValueError(f"{path} is no tokenizer.json: it has no 'model'. For a vocab.json pass its merges.txt too: merges=….")
-    return _from_document(document, path)
+    try:
+        return _from_document(document, path)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not built as a tokenizer.json ({type(error).__name__}: {error}); write it again.") from None
 
 
 def save(tokenizer: Tokenizer, path: Path) -> None:
@@ -99,9 +102,10 @@ def _from_document(document: dict[str, Any], path: Path) -> Tokenizer:
 
 
 def _from_vocab_and_merges(vocab: Path, merges: Path) -> Tokenizer:
-    lines = merges.read_text(encoding="utf-8").split("\n")
-    pairs = [line for line in lines if line and not line.startswith("#version")]
     vocabulary = _read_json(vocab)
+    if not merges.is_file():
+        raise FileNotFoundError(f"{merges} is not a file; the merges.txt that belongs to {vocab.name} is needed.")
+    pairs = [line for line in merges.read_text(encoding="utf-8").split("\n") if line and not line.startswith("#version")]
     added = [AddedToken(vocabulary[name], name, special=True) for name in ("<|endoftext|>",) if name in vocabulary]
     return _build(vocabulary, pairs, added, merges)
 
@@ -111,18 +115,22 @@ def _build(vocab: dict[str, int], pairs: list, added: list[AddedToken], path: Pa
     names = {token.content for token in added}
     try:
         vocabulary = {id: to_bytes(spelling) for spelling, id in vocab.items() if spelling not in names}
-        split = [pair.split(" ") if isinstance(pair, str) else pair for pair in pairs]
-        merges = [(vocab[left], vocab[right]) for left, right in split]
+        if len(vocabulary) + len(names & vocab.keys()) < len(vocab):
+            raise ValueError("two tokens of the vocabulary share an id.")
+        merges = []
+        for rank, pair in enumerate(pairs):
+            parts = pair.split(" ") if isinstance(pair, str) else pair
+            if len(parts) != 2 or not all(part in vocab for part in parts):
+                raise ValueError(f"merge {rank} is {pair!r}, which is not a pair of tokens of the vocabulary.")
+            merges.append((vocab[parts[0]], vocab[parts[1]]))
         return Tokenizer(ByteLevelBPE.from_merges(vocabulary, merges, whole_words), added)
-    except KeyError as error:
-        raise ValueError(f"{path}: a merge names {error.args[0]!r}, which is not in the vocabulary.") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file; a tokenizer.json is needed.")
+        raise FileNotFoundError(f"{path} is not there; a tokenizer.json, or a folder that holds one, is needed.")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -15,12 +15,15 @@ A contraction such as 'll cuts behind itself, where its apostrophe starts a word
 
 import functools
 import re
+from collections.abc import Iterator
 
 import numpy as np
 
 from refllm.tokenizer.unicode_classes import LETTER, LOWER, NUMBER, SPACE, UPPER, unicode_classes
 
 CONTRACTIONS = ("s", "d", "m", "t", "ll", "ve", "re")
+
+_CUT = re.compile(r"\S(?=[ \n])")  # Python's \s holds all that the frozen table's does
 
 # The classes the rules ask for, three bits each.
 _OTHER, _LETTER, _NUMBER, _WHITE, _BLANK, _APOSTROPHE, _END = range(7)
@@ -56,6 +59,19 @@ def word_starts(text: str) -> np.ndarray:
         ends = (apostrophes + 1 + length)[taken]
         starts[ends[ends < points.size]] = True
     return np.flatnonzero(starts)
+
+
+def chunked(text: str, size: int) -> Iterator[str]:
+    """The text in pieces of size characters or a little more, cut where whitespace follows something else.
+
+    A word always starts there, and no word before it depends on what comes after.
+    """
+    start = 0
+    while start < len(text):
+        cut = _CUT.search(text, start + size)
+        end = cut.end() if cut else len(text)
+        yield text[start:end]
+        start = end
 
 
 def code_points(text: str) -> np.ndarray:

@@ -1,0 +1,146 @@
+"""Text that is hard on tokenizers, and files of real ones."""
+
+import json
+
+import pytest
+from hypothesis import strategies as st
+
+# What pre-tokenization stumbles over: contractions, their upper-case and long-s look-alikes, every kind of whitespace and
+# controls that Python takes for it, marks, joiners, digits of several scripts, letters without case, title case, emoji sequences.
+ATOMS = [
+    *["'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "'S", "'LL", "'ſ", "'l", "'v", "'r", "'", "''", "’s"],
+    *[
+        " ",
+        "  ",
+        "   ",
+        "\n",
+        "\n\n",
+        "\r\n",
+        "\r",
+        "\t",
+        "\v",
+        "\f",
+        "\x1c",
+        "\x1f",
+        "\x85",
+        "\xa0",
+        "\u2003",
+        "\u2028",
+        "\u3000",
+        "\ufeff",
+    ],
+    *[
+        "a",
+        "the",
+        "THE",
+        "Hello",
+        "s",
+        "ing",
+        "é",
+        "é",
+        "ø",
+        "ß",
+        "ǅ",
+        "ꟲ",
+        "ª",
+        "ʰ",
+        "中",
+        "文字",
+        "かな",
+        "한글",
+        "ꙮ",
+        "д",
+        "ω",
+        "א",
+        "ش",
+        "ก",
+        "ि",
+    ],
+    *["1", "23", "456", "7890", "½", "²", "Ⅷ", "٣", "၁", "𝟘"],
+    *[
+        ".",
+        ",",
+        "...",
+        "!?",
+        "/",
+        "//",
+        "(",
+        "_",
+        "-",
+        "--",
+        "…",
+        "、",
+        "€",
+        "\x00",
+        "\x7f",
+        "\u0301",
+        "\u200d",
+        "\ufe0f",
+        "\u20e3",
+    ],
+    *[
+        "😀",
+        "👩‍👩‍👧",
+        "🇩🇪",
+        "👍🏽",
+        "𐐀",
+        "𝒳",
+        "\U0001f9ff",
+        "\U000e0041",
+        "\U0010ffff",
+        "\u0378",
+        "\ue000",
+        "<|endoftext|>",
+        "<|",
+        "|>",
+    ],
+]
+
+
+@pytest.fixture(scope="session")
+def hard_text():
+    """Strings of hard atoms mixed with any characters that UTF-8 can carry."""
+    character = st.characters(exclude_categories=["Cs"])
+    return st.lists(st.sampled_from(ATOMS) | character, max_size=30).map("".join)
+
+
+@pytest.fixture(scope="session")
+def broken_text():
+    """Strings that may also hold surrogates, paired and alone."""
+    surrogate = st.sampled_from(["\ud83d", "\ude00", "\ud83d\ude00", "\udfff", "\ud800"])
+    return st.lists(st.sampled_from(ATOMS) | st.characters() | surrogate, max_size=20).map("".join)
+
+
+@pytest.fixture(scope="session")
+def topics() -> str:
+    """English prose of about 470 kB that every CPython carries."""
+    return "\n".join(
+        pytest.importorskip("pydoc_data.topics", reason="this Python was stripped of its help texts").topics.values()
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(topics):
+    """A tokenizer of 1,024 tokens, trained on that prose."""
+    from refllm.tokenizer import train_bpe
+
+    return train_bpe(topics, 1024)
+
+
+@pytest.fixture(scope="session")
+def gpt2(data):
+    """GPT-2's own tokenizer."""
+    from refllm.tokenizer import Tokenizer
+
+    return Tokenizer.load(data / "gpt2-encoder.json", data / "gpt2-vocab.bpe")
+
+
+@pytest.fixture(scope="session")
+def tiktoken_gpt2(gpt2, data):
+    """The same vocabulary in tiktoken, which ranks tokens by id. Its pattern: openai_public.py of tiktoken 0.14."""
+    import tiktoken
+
+    spellings = json.loads((data / "gpt2-encoder.json").read_text(encoding="utf-8"))
+    ranks = {gpt2.bytes_of(id): id for name, id in spellings.items() if name != "<|endoftext|>"}
+    pattern = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+    return tiktoken.Encoding("gpt2", pat_str=pattern, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 50256})
