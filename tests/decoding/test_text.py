@@ -1,0 +1,95 @@
+"""Streaming: the pieces are the text, and none of them holds half a character."""
+
+import functools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refllm.decoding import Sampler, continue_text, generate
+from refllm.decoding.text import encode_prompt
+from refllm.models import llama
+from refllm.models.model import Model
+from refllm.tokenizer import train_bpe
+
+WRITING = "Grüße, δοκιμή, 試験 и тест 🌍👩‍👩‍👧! " * 20
+
+
+@functools.cache
+def made(context=64, special=("<|endoftext|>",)):
+    """A model of random weights, which soon writes every byte, so most of its characters are broken ones."""
+    tokenizer = train_bpe(WRITING, 280, special_tokens=special)
+    config = llama.Config(tokenizer.vocab_size, 8, 1, 2, 2, 4, 8, max_positions=context)
+    model = Model.initialise("llama", config, seed=0, backend="numpy")
+    return Model(model.architecture, model.config, model.params, tokenizer)
+
+
+@given(st.text(min_size=1, max_size=5), st.integers(0, 2**32))
+def test_the_pieces_are_the_text_and_hold_whole_characters(prompt, seed):
+    model = made()
+    ids = encode_prompt(model, prompt)
+    n = min(24, model.config.max_positions - len(ids))
+    tokens = [int(step.tokens[0]) for step in generate(model, ids, n, Sampler(2.0), seed, stop=(model.tokenizer.eos,))]
+    pieces = list(continue_text(model, prompt, n, Sampler(2.0), seed))
+    assert [piece.token for piece in pieces if piece.token is not None] == tokens
+    written = tokens[:-1] if tokens[-1] == model.tokenizer.eos else tokens
+    assert "".join(piece.text for piece in pieces) == model.tokenizer.decode(written)
+    for piece in pieces:
+        piece.text.encode()  # a half of a surrogate pair could not be
+
+
+@given(st.text(alphabet="ü試🌍é", min_size=1, max_size=12))
+def test_a_character_of_several_tokens_comes_whole(text):
+    model = made()
+    ids = model.tokenizer.encode(text)
+    if len(ids) >= model.config.max_positions - 1:
+        return
+    recited = iter(ids)
+    forced = Model(_Reciting(recited, model.config.vocab_size), model.config, model.params, model.tokenizer)
+    pieces = list(continue_text(forced, "x", len(ids), Sampler(0.0), seed=0))
+    assert "".join(piece.text for piece in pieces) == text
+    assert all("\ufffd" not in piece.text for piece in pieces)
+
+
+class _Reciting:
+    """An architecture that makes one token after the other certain."""
+
+    def __init__(self, tokens, vocab_size):
+        self.tokens, self.vocab_size = tokens, vocab_size
+
+    def forward(self, params, tokens, config, cache, *, valid=None, last=None):
+        logits = np.zeros((1, 1, self.vocab_size), dtype=np.float32)
+        logits[0, 0, next(self.tokens)] = 1
+        return llama.Output(logits, cache, None)
+
+
+def test_the_end_of_the_document_ends_the_text_unwritten():
+    model = made()
+    a, eos = model.tokenizer.encode("a")[0], model.tokenizer.eos
+    forced = Model(_Reciting(iter([a, a, eos, a]), model.config.vocab_size), model.config, model.params, model.tokenizer)
+    assert [piece.text for piece in continue_text(forced, "x", 10, Sampler(0.0), seed=0)] == ["a", "a", ""]
+
+
+def test_without_a_number_the_text_fills_the_context():
+    model = made(context=12, special=())
+    n = len(encode_prompt(model, "test"))
+    assert sum(piece.token is not None for piece in continue_text(model, "test", None, Sampler(1.0), seed=0)) == 12 - n
+
+
+def test_a_prompt_that_spells_a_special_token_is_ordinary_text():
+    model = made()
+    assert model.tokenizer.eos not in encode_prompt(model, "<|endoftext|>")
+
+
+def test_an_empty_prompt_or_a_model_without_tokenizer_is_refused():
+    with pytest.raises(ValueError, match="the prompt is empty"):
+        continue_text(made(), "", 1, Sampler(0.0), seed=0)
+    mute = Model(made().architecture, made().config, made().params)
+    with pytest.raises(ValueError, match="the model has no tokenizer"):
+        continue_text(mute, "x", 1, Sampler(0.0), seed=0)
+
+
+def test_a_prompt_longer_than_the_context_is_refused():
+    with pytest.raises(ValueError, match="do not fit the model's context of 64"):
+        continue_text(made(), "試験" * 100, None, Sampler(0.0), seed=0)
