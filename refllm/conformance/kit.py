@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from typing import NamedTuple
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from refllm.array_api import Backend, kernels
 
@@ -25,19 +25,31 @@ class Row(NamedTuple):
 
 def all_checks() -> list[Check]:
     """Every check there is, in the order of the house's floors."""
-    from . import array_checks, layer_checks
+    from . import array_checks, layer_checks, model_checks, sampling_checks, training_checks
 
-    return [*array_checks.CHECKS, *layer_checks.CHECKS]
+    modules = (array_checks, layer_checks, model_checks, training_checks, sampling_checks)
+    return [check for module in modules for check in module.CHECKS]
 
 
-def run(check: Check, backend: Backend, dtype: str = "float32", plain: bool = False, examples: int = 25) -> Row:
-    """Try one check on drawn inputs, the same ones every time, and shrink the input if one fails.
+def run(
+    check: Check, backend: Backend, dtype: str = "float32", plain: bool = False, examples: int = 25, shrink: bool = True
+) -> Row:
+    """Try one check on drawn inputs, the same ones every time.
 
     plain: with the readable bodies in place of the backend's kernels    examples: how many inputs to draw
+    shrink: whether to look for the smallest input that fails, when one does
     """
+    phases = (Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
     worst, cases = 0.0, 0
 
-    @settings(max_examples=examples, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=phases,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(check.draw)
     def attempt(drawn):
         nonlocal worst, cases
