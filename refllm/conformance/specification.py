@@ -1,7 +1,8 @@
 """The specification as a program: its pages are read, their definitions executed, their examples and vectors handed out.
 
-A page of `spec/` is Markdown with blocks that run: ```` ```python definition ```` holds scalar Python, ```` ```example ````
-holds lines `call -> value`, a table headed `Law` names the page's laws, and links to `.json` files name its vectors.
+A page of `spec/` is Markdown with blocks that run: ```` ```python definition ```` holds scalar Python, ```` ```example ```` holds
+lines `call -> value`, ```` ```array example ```` the same for the array API. A table headed `Law` names the laws, and links
+to `.json` files name its vectors.
 All definitions share one namespace, so that a model's page calls the layers' pages by name.
 The same definition run on complex numbers gives the gradient (complex step: Squire & Trapp 1998, SIAM Review 40(1)).
 """
@@ -20,6 +21,8 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from refllm.array_api.contract import PRIMITIVES, STANDARD
 
 STEP = 1e-30  # of the complex step: its square vanishes beside 1, so the derivative is exact to rounding
 
@@ -61,7 +64,8 @@ class Page:
     title: str
     facts: Mapping[str, str]
     definitions: tuple[Block, ...]
-    examples: tuple[Example, ...]
+    examples: tuple[Example, ...]  # of the definitions
+    array_examples: tuple[Example, ...]  # of the array API
     laws: tuple[Law, ...]
     vectors: tuple[Path, ...]
 
@@ -91,18 +95,19 @@ def parse(path: Path, folder: Path) -> Page:
     """Take one page apart."""
     text = path.read_text(encoding="utf-8")
     name = path.relative_to(folder).with_suffix("").as_posix()
-    definitions, examples = [], []
+    definitions = []
+    examples: dict[str, list[Example]] = {"example": [], "array example": []}
     for fence in FENCE.finditer(text):
         line = text.count("\n", 0, fence.start("code")) + 1
         if fence["kind"] == "python definition":
             definitions.append(Block(line, fence["code"]))
-        elif fence["kind"] == "example":
+        elif fence["kind"] in examples:
             for offset, row in enumerate(fence["code"].splitlines()):
-                call, arrow, value = row.partition(" -> ")
+                call, arrow, value = row.rpartition(" -> ")
                 if row.strip() and not arrow:
                     raise ValueError(f"{path.name}:{line + offset} has no ' -> ': {row!r}; an example reads 'call -> value'.")
                 if row.strip():
-                    examples.append(Example(name, line + offset, call.strip(), value.strip()))
+                    examples[fence["kind"]].append(Example(name, line + offset, call.strip(), value.strip()))
     prose = FENCE.sub("", text)
     grids = tables(prose)
     return Page(
@@ -110,10 +115,17 @@ def parse(path: Path, folder: Path) -> Page:
         title=text.partition("\n")[0].removeprefix("# "),
         facts={row[0]: row[1] for grid in grids if grid[0] == ["", ""] for row in grid[1:]},
         definitions=tuple(definitions),
-        examples=tuple(examples),
+        examples=tuple(examples["example"]),
+        array_examples=tuple(examples["array example"]),
         laws=tuple(Law(row[0].strip("`"), row[1]) for grid in grids if grid[0][0] == "Law" for row in grid[1:]),
         vectors=tuple(path.parent / link for link in dict.fromkeys(LINK.findall(prose))),
     )
+
+
+def entries(page: str, heading: str = "Name") -> dict[str, str]:
+    """The rows of a page's tables that begin with a heading: first cell to second, without back-ticks."""
+    text = FENCE.sub("", (spec_folder() / f"{page}.md").read_text(encoding="utf-8"))
+    return {row[0].strip("`"): row[1] for grid in tables(text) if grid[0][0] == heading for row in grid[1:]}
 
 
 @cache
@@ -266,29 +278,26 @@ def evaluate(name: str, *arguments: Any) -> tuple:
     results = []
     for column in zip(*rows, strict=True):
         stacked = np.array(column)
-        results.append(stacked.reshape(*lead, *stacked.shape[1:]))
+        results.append(stacked.reshape((*lead, *stacked.shape[1:])))
     return tuple(results)
 
 
-def gradients(f: Callable, arguments: tuple, upstream: Any) -> tuple:
-    """∂ Σ(upstream · f(arguments)) / ∂ each floating array among the arguments, by the complex step.
+def gradients(f: Callable, arguments: tuple, upstream: Any, of: tuple[int, ...]) -> list:
+    """∂ Σ(upstream · f(arguments)) / ∂ some of the arguments, by the complex step.
 
-    f: a function of the arguments that returns one array and computes on complex numbers    upstream: an array of f's shape
-    Returns a tuple as long as the arguments, None in the place of those that are not floating arrays.
+    f: returns one array and computes on complex numbers    upstream: an array of that shape
+    of: which arguments, counted from 0; floating arrays
     """
-    found: list = []
-    for i, argument in enumerate(arguments):
-        if not (isinstance(argument, np.ndarray) and argument.dtype.kind == "f"):
-            found.append(None)
-            continue
-        gradient = np.zeros(argument.shape)
-        for index in np.ndindex(argument.shape):
-            moved = argument.astype(complex)
+    found = []
+    for i in of:
+        gradient = np.zeros(arguments[i].shape)
+        for index in np.ndindex(gradient.shape):
+            moved = arguments[i].astype(complex)
             moved[index] += STEP * 1j
             y = np.asarray(f(*arguments[:i], moved, *arguments[i + 1 :]))
             gradient[index] = np.sum(upstream * y.imag) / STEP
         found.append(gradient)
-    return tuple(found)
+    return found
 
 
 # Examples
@@ -298,6 +307,28 @@ def run_example(example: Example) -> Any:
     """The value that an example's call has by the definitions."""
     code = compile("\n" * (example.line - 1) + example.call, f"spec/{example.page}.md", "eval")
     return eval(code, {"__builtins__": dict(MATHEMATICS) | dict(definitions())})
+
+
+class _Arrays(ast.NodeTransformer):
+    """Every list in an expression becomes a call of `array`; tuples stay."""
+
+    def visit_List(self, node: ast.List) -> ast.AST:
+        return ast.copy_location(ast.Call(ast.Name("array", ast.Load()), [node], []), node)
+
+
+def run_array_example(example: Example, xp: Any) -> Any:
+    """The value that an example of the array API has on a backend; its lists are arrays, and arrays come back as lists."""
+
+    def array(items: list) -> Any:
+        kind = np.asarray(items).dtype.kind
+        return xp.asarray(items, dtype={"b": xp.bool, "i": xp.int32, "f": xp.float32}[kind])
+
+    tree = ast.fix_missing_locations(_Arrays().visit(ast.parse(example.call, mode="eval")))
+    names = {name: getattr(xp, name) for name in (*STANDARD, *PRIMITIVES)}
+    value = eval(compile(tree, f"spec/{example.page}.md", "eval"), names | {"array": array})
+    if hasattr(value, "dtype") and not isinstance(value, np.generic):
+        value = xp.to_numpy(value)
+    return plain(value)
 
 
 def printed(text: str) -> Any:

@@ -62,8 +62,8 @@ def run_layer(op: str, inputs: dict[str, Any]) -> dict[str, Any]:
     """A layer's y, and with `dy` among the inputs the gradient of each argument that has one, as dx, dweight, …"""
     module = importlib.import_module(home(op))
     forward = getattr(module, op)
-    names = [n for n in inspect.signature(forward).parameters if n in inputs]
-    y, saved = forward(**{n: Mask(**inputs[n]) if n == "mask" else inputs[n] for n in names})
+    names = [n for n in parameters(op) if n in inputs]
+    y, saved = forward(*(Mask(**inputs[n]) if n == "mask" else inputs[n] for n in names))
     if "dy" not in inputs:
         return {"y": y}
     gradients = getattr(module, f"{op}_backward")(inputs["dy"], saved)
@@ -87,8 +87,12 @@ def differentiated(op: str) -> list[str]:
         "rate",
         "activation",
     )
-    forward = getattr(importlib.import_module(home(op)), op)
-    return [f"d{n}" for n in inspect.signature(forward).parameters if n not in constant]
+    return [f"d{n}" for n in parameters(op) if n not in constant]
+
+
+def parameters(op: str) -> list[str]:
+    """The names of an op's arguments in refllm, in order."""
+    return list(inspect.signature(getattr(importlib.import_module(home(op)), op)).parameters)
 
 
 RUNNERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}  # ops that are more than a layer's pair of functions
