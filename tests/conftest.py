@@ -59,3 +59,28 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no test data at {folder}; set REFLLM_DATA to a folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="module")
+def transformers_in_float64():
+    """Hugging Face transformers, computing in float64 all through.
+
+    Its models cast RMSNorm, softmax and RoPE to torch.float32 whatever their dtype, so that name means float64 meanwhile.
+    Modules are imported before, lest they keep the changed name.
+    """
+    import safetensors.torch  # noqa: F401  # imported for what its module level reads
+    import torch
+    import transformers
+
+    assert transformers.AutoModelForCausalLM
+    assert transformers.GPT2LMHeadModel
+    assert transformers.LlamaForCausalLM
+    assert transformers.MistralForCausalLM
+    default = torch.get_default_dtype()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "float32", torch.float64)
+        patch.setattr(torch, "float", torch.float64)
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        torch.set_default_dtype(torch.float64)
+        yield transformers
+    torch.set_default_dtype(default)

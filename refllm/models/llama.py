@@ -258,17 +258,18 @@ def from_hugging_face(fields: Mapping[str, Any]) -> Config:
     mistral = fields["model_type"] == "mistral"
     rope_fields = {**(fields.get("rope_scaling") or {}), **(fields.get("rope_parameters") or {})}
     kind = rope_fields.get("rope_type", rope_fields.get("type", "default"))
+    partial = rope_fields.get("partial_rotary_factor", fields.get("partial_rotary_factor") or 1)
     computed = {
-        "hidden_act": fields.get("hidden_act", "silu") == "silu",
-        "attention_bias": not fields.get("attention_bias"),
-        "mlp_bias": not fields.get("mlp_bias"),
-        "rope_scaling": kind in ("default", "llama3"),
-        "partial_rotary_factor": rope_fields.get("partial_rotary_factor", fields.get("partial_rotary_factor") or 1) == 1,
+        f"hidden_act={fields.get('hidden_act')!r}": fields.get("hidden_act", "silu") == "silu",
+        "attention_bias=True": not fields.get("attention_bias"),
+        "mlp_bias=True": not fields.get("mlp_bias"),
+        f"rope_type={kind!r}": kind in ("default", "llama3"),
+        f"partial_rotary_factor={partial}": partial == 1,
     }
-    if unknown := [name for name, known in computed.items() if not known]:
+    if unknown := [setting for setting, known in computed.items() if not known]:
         raise ValueError(
-            f"config.json has {', '.join(f'{n}={fields.get(n, rope_fields)!r}' for n in unknown)}; this Llama has SiLU, no "
-            "biases, and rotary positions over the whole head, plain or scaled as llama3."
+            f"config.json has {', '.join(unknown)}; this Llama has SiLU, no biases, and rotary positions over the whole head, "
+            "plain or scaled as llama3."
         )
     scaling = None
     if kind == "llama3":

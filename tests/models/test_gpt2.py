@@ -1,0 +1,79 @@
+"""GPT-2 against Hugging Face transformers, its published sizes, and its configuration."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from refllm import checkpoints
+from refllm.models import gpt2
+from refllm.models.model import Model
+from refllm.models.parameters import count
+
+SMALL = gpt2.Config(vocab_size=13, d_model=12, n_layers=2, n_heads=3, max_positions=16, d_ff=20, norm_eps=1e-3)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("activation", gpt2.ACTIVATION_NAMES)
+def test_logits_and_gradients_are_those_of_transformers(activation, random_parameters, transformers_in_float64, tmp_path):
+    import torch
+
+    config = replace(SMALL, activation=activation)
+    model = Model(gpt2, config, random_parameters(gpt2.parameter_shapes(config), 0))
+    checkpoints.save(tmp_path, model)
+    theirs = transformers_in_float64.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    rng = np.random.default_rng(1)
+    tokens, targets = rng.integers(0, config.vocab_size, (2, 2, 11))
+    logits = theirs(torch.from_numpy(tokens)).logits
+    torch.nn.functional.cross_entropy(logits.reshape(-1, config.vocab_size), torch.from_numpy(targets).reshape(-1)).backward()
+    expected, actual = logits.detach().numpy(), model.logits(tokens)
+    assert actual.dtype == expected.dtype == np.float64
+    assert np.all(np.abs(actual - expected) <= 1e-12 * np.max(np.abs(expected)))
+    gradients, named = model.gradients(tokens, targets), dict(theirs.named_parameters())
+    for ours, (name, _) in gpt2.hugging_face_names(config).items():
+        expected = named.pop(name).grad.numpy()
+        assert np.all(np.abs(gradients[ours] - expected) <= 1e-11 * np.max(np.abs(expected))), ours
+    assert not named
+
+
+@pytest.mark.parametrize(
+    ("published", "n_layers", "d_model", "n_heads"),
+    [(124_439_808, 12, 768, 12), (354_823_168, 24, 1024, 16), (774_030_080, 36, 1280, 20), (1_557_611_200, 48, 1600, 25)],
+)
+def test_a_published_size_has_the_published_number_of_parameters(published, n_layers, d_model, n_heads):
+    config = gpt2.Config(50_257, d_model, n_layers, n_heads, max_positions=1024, d_ff=4 * d_model)
+    assert count(gpt2.parameter_shapes(config)) == published
+    assert (config.d_head, config.n_kv_heads) == (64, n_heads)
+
+
+@pytest.mark.parametrize("activation", gpt2.ACTIVATION_NAMES)
+def test_a_configuration_is_read_back_as_it_was_written(activation):
+    config = replace(SMALL, activation=activation)
+    assert gpt2.from_hugging_face(gpt2.hugging_face_config(config)) == config
+
+
+def test_fields_left_out_have_the_defaults_of_transformers():
+    fields = {"model_type": "gpt2", "vocab_size": 50_257, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_inner": None}
+    assert gpt2.from_hugging_face(fields) == gpt2.Config(50_257, 768, 12, 12, 1024, 3072, 1e-5, "gelu_tanh")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("activation_function", "relu"),
+        ("tie_word_embeddings", False),
+        ("scale_attn_weights", False),
+        ("scale_attn_by_inverse_layer_idx", True),
+        ("add_cross_attention", True),
+    ],
+)
+def test_a_variant_that_is_not_computed_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"config.json has {name}={value!r}; this GPT-2 has"):
+        gpt2.from_hugging_face(gpt2.hugging_face_config(SMALL) | {name: value})
+
+
+def test_sizes_that_do_not_fit_each_other_are_refused():
+    with pytest.raises(ValueError, match="d_model=13 cannot be cut into n_heads=3 equal heads"):
+        replace(SMALL, d_model=13)
+    with pytest.raises(ValueError, match="activation='relu' is not known; choose one of gelu_erf, gelu_tanh"):
+        replace(SMALL, activation="relu")

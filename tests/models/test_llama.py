@@ -1,0 +1,143 @@
+"""Llama against Hugging Face transformers, its published sizes, and its configurations in both spellings."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refllm import checkpoints
+from refllm.layers.rope import RopeScaling
+from refllm.models import llama
+from refllm.models.model import Model
+from refllm.models.parameters import count
+
+SMALL = llama.Config(
+    vocab_size=13, d_model=8, n_layers=2, n_heads=4, n_kv_heads=2, d_head=6, d_ff=10, max_positions=32, norm_eps=1e-3
+)
+KINDS = {
+    "grouped queries": SMALL,
+    "one key/value head": replace(SMALL, n_kv_heads=1),
+    "as many keys as queries, tied": replace(SMALL, n_kv_heads=4, tied=True),
+    "Llama 3": replace(SMALL, rope_theta=500.0, rope_scaling=RopeScaling(8.0, 1.0, 4.0, 16)),
+    "Mistral": replace(SMALL, window=3),
+}
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_and_gradients_are_those_of_transformers(kind, random_parameters, transformers_in_float64, tmp_path):
+    import torch
+
+    config = KINDS[kind]
+    params = random_parameters(llama.parameter_shapes(config), 0)
+    model = Model(llama, config, params)
+    checkpoints.save(tmp_path, model)
+    theirs = transformers_in_float64.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    assert type(theirs).__name__ == ("MistralForCausalLM" if config.window else "LlamaForCausalLM")
+    rng = np.random.default_rng(1)
+    tokens, targets = rng.integers(0, config.vocab_size, (2, 2, 11))
+    logits = theirs(torch.from_numpy(tokens)).logits
+    torch.nn.functional.cross_entropy(logits.reshape(-1, config.vocab_size), torch.from_numpy(targets).reshape(-1)).backward()
+    expected, actual = logits.detach().numpy(), model.logits(tokens)
+    assert actual.dtype == expected.dtype == np.float64
+    assert np.all(np.abs(actual - expected) <= 1e-12 * np.max(np.abs(expected)))
+    gradients, named = model.gradients(tokens, targets), dict(theirs.named_parameters())
+    for ours, (name, transposed) in llama.hugging_face_names(config).items():
+        expected = named.pop(name).grad.numpy()
+        expected = expected.T if transposed else expected
+        assert np.all(np.abs(gradients[ours] - expected) <= 1e-11 * np.max(np.abs(expected))), ours
+    assert not named
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_at_the_left_is_that_of_transformers(kind, random_parameters, transformers_in_float64, tmp_path):
+    import torch
+
+    config = KINDS[kind]
+    model = Model(llama, config, random_parameters(llama.parameter_shapes(config), 0))
+    checkpoints.save(tmp_path, model)
+    theirs = transformers_in_float64.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    tokens = np.random.default_rng(1).integers(0, config.vocab_size, (2, 9))
+    valid = np.arange(9)[None, :] >= np.asarray([[4], [0]])
+    positions = np.maximum(np.cumsum(valid, axis=1) - 1, 0)
+    with torch.no_grad():
+        tensors = [torch.from_numpy(a) for a in (tokens, valid.astype(np.int64), positions)]
+        expected = theirs(tensors[0], attention_mask=tensors[1], position_ids=tensors[2]).logits.numpy()
+    actual = llama.forward(model.params, tokens, config, valid=valid).logits
+    assert np.all(np.abs(actual - expected)[valid] <= 1e-12 * np.max(np.abs(expected)))
+
+
+@pytest.mark.parametrize(
+    ("published", "sizes"),
+    [
+        (6_738_415_616, {"vocab_size": 32_000, "d_model": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 32, "d_ff": 11_008}),
+        (68_976_648_192, {"vocab_size": 32_000, "d_model": 8192, "n_layers": 80, "n_heads": 64, "n_kv_heads": 8, "d_ff": 28_672}),
+        (8_030_261_248, {"vocab_size": 128_256, "d_model": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 8, "d_ff": 14_336}),
+        (7_241_732_096, {"vocab_size": 32_000, "d_model": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 8, "d_ff": 14_336}),
+        (1_100_048_384, {"vocab_size": 32_000, "d_model": 2048, "n_layers": 22, "n_heads": 32, "n_kv_heads": 4, "d_ff": 5632}),
+        (
+            1_235_814_400,
+            {"vocab_size": 128_256, "d_model": 2048, "n_layers": 16, "n_heads": 32, "n_kv_heads": 8, "d_ff": 8192, "tied": True},
+        ),
+    ],
+    ids=["Llama 2 7B", "Llama 2 70B", "Llama 3 8B", "Mistral 7B", "TinyLlama", "Llama 3.2 1B"],
+)
+def test_a_published_size_has_the_published_number_of_parameters(published, sizes):
+    config = llama.Config(d_head=sizes["d_model"] // sizes["n_heads"], max_positions=4096, **sizes)
+    assert count(llama.parameter_shapes(config)) == published
+
+
+@given(
+    theta=st.sampled_from([10_000.0, 500_000.0]),
+    tied=st.booleans(),
+    window=st.none() | st.integers(1, 4096),
+    scaling=st.none() | st.just(RopeScaling(32.0, 1.0, 4.0, 8192)),
+)
+def test_a_configuration_is_read_back_in_the_spelling_of_transformers_4_or_5(theta, tied, window, scaling):
+    config = replace(SMALL, rope_theta=theta, tied=tied, window=window, rope_scaling=scaling)
+    both = llama.hugging_face_config(config)
+    v4 = {name: value for name, value in both.items() if name != "rope_parameters"}
+    v5 = {name: value for name, value in both.items() if name not in ("rope_theta", "rope_scaling")}
+    assert [llama.from_hugging_face(fields) for fields in (both, v4, v5)] == [config] * 3
+
+
+def test_fields_left_out_have_the_defaults_of_transformers():
+    fields = {
+        "vocab_size": 32_000,
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "intermediate_size": 11_008,
+    }
+    config = llama.from_hugging_face({"model_type": "llama", **fields})
+    assert (config.n_kv_heads, config.d_head, config.max_positions) == (32, 128, 2048)
+    assert (config.rope_theta, config.norm_eps, config.tied, config.window) == (10_000.0, 1e-6, False, None)
+    mistral = llama.from_hugging_face({"model_type": "mistral", **fields})
+    assert (mistral.max_positions, mistral.window) == (131_072, 4096)
+    assert llama.from_hugging_face({"model_type": "mistral", "sliding_window": None, **fields}).window is None
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
+        ({"attention_bias": True}, "attention_bias=True"),
+        ({"mlp_bias": True}, "mlp_bias=True"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": None}, "rope_type='linear'"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rope_type='yarn'"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
+    ],
+)
+def test_a_variant_that_is_not_computed_is_refused_by_name(change, named):
+    with pytest.raises(ValueError, match=f"config.json has {named}; this Llama"):
+        llama.from_hugging_face({**llama.hugging_face_config(SMALL), **change})
+
+
+def test_sizes_that_do_not_fit_each_other_are_refused():
+    with pytest.raises(ValueError, match="n_heads=4 query heads cannot share n_kv_heads=3; it must divide them"):
+        replace(SMALL, n_kv_heads=3)
+    with pytest.raises(ValueError, match="d_head=5 is odd"):
+        replace(SMALL, d_head=5)
