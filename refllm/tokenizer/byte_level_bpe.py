@@ -1,15 +1,12 @@
 """The byte-level BPE model (Radford et al. 2019): words by GPT-2's pattern, each merged on its own."""
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from refllm.tokenizer.byte_pair import Merge, Merges, merge_word
-from refllm.tokenizer.pretokenize import chunked, word_starts, words
+from refllm.tokenizer.pretokenize import CHUNK, chunked, words
 
-CHUNK = 1 << 17  # characters, about; their arrays stay in the processor's cache
-SHORT_TEXT = 512  # characters; up to here the pattern finds the words sooner than arrays do
 CACHE_SIZE = 1 << 18  # words remembered, at most
 LONGEST_REMEMBERED = 64  # characters
 
@@ -53,24 +50,12 @@ class ByteLevelBPE:
     def encode(self, text: str) -> list[int]:
         """The ids of a text that UTF-8 can carry."""
         word_ids = self._word_ids
-        return [id for word in _split(text) for id in word_ids[word]]
+        return [id for word in words(text) for id in word_ids[word]]
 
     def encode_array(self, text: str) -> np.ndarray:
         """The same ids as an array: (tokens,) int32."""
         pieces = [np.array(self.encode(piece), np.int32) for piece in chunked(text, CHUNK)]
         return np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
-
-
-def _split(text: str) -> Iterable[str]:
-    """The words of a text: of a short one by the pattern, of a long one by arrays, piece by piece."""
-    if len(text) <= SHORT_TEXT:
-        return words(text)
-    return itertools.chain.from_iterable(map(_split_by_arrays, chunked(text, CHUNK)))
-
-
-def _split_by_arrays(text: str) -> list[str]:
-    bounds = [*word_starts(text).tolist(), len(text)]
-    return [text[start:end] for start, end in itertools.pairwise(bounds)]
 
 
 class _WordIds(dict[str, Sequence[int]]):

@@ -104,7 +104,7 @@ def _from_document(document: dict[str, Any], path: Path) -> Tokenizer:
 def _from_vocab_and_merges(vocab: Path, merges: Path) -> Tokenizer:
     vocabulary = _read_json(vocab)
     if not merges.is_file():
-        raise FileNotFoundError(f"{merges} is not a file; the merges.txt that belongs to {vocab.name} is needed.")
+        raise FileNotFoundError(f"{merges} is not there; the merges.txt that belongs to {vocab.name} is needed.")
     pairs = [line for line in merges.read_text(encoding="utf-8").split("\n") if line and not line.startswith("#version")]
     added = [AddedToken(vocabulary[name], name, special=True) for name in ("<|endoftext|>",) if name in vocabulary]
     return _build(vocabulary, pairs, added, merges)

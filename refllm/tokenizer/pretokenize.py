@@ -2,7 +2,7 @@
 
     '(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+
 
-Two forms with equal results: `words` runs the pattern in Python's re with the frozen classes written out (quick on a prompt), and
+Two forms with equal results: `words_by_pattern` runs it in Python's re with the frozen classes written out (quick on a prompt);
 `word_starts` decides at every code point from its two neighbours whether a word starts there (quick on a book):
 
     a word starts at x, with p before it and n after it, iff
@@ -14,14 +14,18 @@ A contraction such as 'll cuts behind itself, where its apostrophe starts a word
 """
 
 import functools
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from refllm.tokenizer.unicode_classes import LETTER, LOWER, NUMBER, SPACE, UPPER, unicode_classes
 
 CONTRACTIONS = ("s", "d", "m", "t", "ll", "ve", "re")
+
+CHUNK = 1 << 17  # characters, about; their arrays stay in the processor's cache
+SHORT = 512  # characters; up to here the pattern finds the words sooner than arrays do
 
 _CUT = re.compile(r"\S(?=[ \n])")  # Python's \s holds all that the frozen table's does
 
@@ -30,9 +34,22 @@ _OTHER, _LETTER, _NUMBER, _WHITE, _BLANK, _APOSTROPHE, _END = range(7)
 _STARTS, _MAY_CONTRACT = 1, 2  # the answers of the rules: a word starts here; an apostrophe that starts a word, before a letter
 
 
-def words(text: str) -> list[str]:
+def words(text: str) -> Iterable[str]:
     """The words of a text, in order; joined, they are the text."""
+    if len(text) <= SHORT:
+        return words_by_pattern(text)
+    return itertools.chain.from_iterable(map(words_by_arrays, chunked(text, CHUNK)))
+
+
+def words_by_pattern(text: str) -> list[str]:
+    """The words as the pattern finds them."""
     return _pattern(text.isascii()).findall(text)
+
+
+def words_by_arrays(text: str) -> list[str]:
+    """The words between their starts."""
+    bounds = [*word_starts(text).tolist(), len(text)]
+    return [text[start:end] for start, end in itertools.pairwise(bounds)]
 
 
 def word_starts(text: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from refllm.tokenizer.tokenizer import Tokenizer
 class StreamDecoder:
     """Holds back the bytes of an unfinished UTF-8 character until the ids that complete it have come.
 
-    The pieces joined, with that of `finish`, equal tokenizer.decode of all ids. Bytes that are no UTF-8 become U+FFFD at once.
+    The pieces joined, with that of `finish`, equal tokenizer.decode of all ids; bytes that are no UTF-8 become U+FFFD.
     """
 
     def __init__(self, tokenizer: Tokenizer):

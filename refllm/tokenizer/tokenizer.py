@@ -34,12 +34,19 @@ class Tokenizer:
     def __init__(self, model: ByteLevelBPE, added: Iterable[AddedToken] = (), bos: int | None = None, eos: int | None = None):
         self.model = model
         self.added = tuple(added)
+        for i, token in enumerate(self.added):
+            for other in self.added[:i]:
+                if other.id == token.id:
+                    raise ValueError(f"the added tokens {other.content!r} and {token.content!r} share id {token.id}.")
         self._bytes = dict(model.vocabulary) | {token.id: token.content.encode() for token in self.added}
         self._added_ids = {token.content: token.id for token in self.added}
         self._always = frozenset(token.content for token in self.added if not token.special)
         self.special_tokens = frozenset(self._added_ids) - self._always
         self.bos = self._first_id("<s>", "<|begin_of_text|>") if bos is None else bos
         self.eos = self._first_id("</s>", "<|end_of_text|>", "<|endoftext|>") if eos is None else eos
+        for name, id in (("bos", self.bos), ("eos", self.eos)):
+            if id is not None and id not in self._bytes:
+                raise ValueError(f"{name}={id} is not in the vocabulary of {self.vocab_size} tokens.")
 
     def _first_id(self, *names: str) -> int | None:
         return next((self._added_ids[name] for name in names if name in self._added_ids), None)
@@ -109,7 +116,8 @@ class Tokenizer:
     def _pieces(self, text: str, allowed: Specials, disallowed: Specials) -> Iterator[tuple[str, int | None]]:
         """The text cut at its added tokens: (stretch of text, None) or (added token, its id)."""
         if not isinstance(text, str):
-            raise TypeError(f"text is {type(text).__name__}; encode needs str. Decode bytes first: data.decode('utf-8').")
+            hint = " Decode bytes first: data.decode('utf-8')." if isinstance(text, bytes) else ""
+            raise TypeError(f"text is {type(text).__name__}; encode needs str.{hint}")
         allowed = self.special_tokens if allowed == "all" else self.special_tokens & frozenset(allowed)
         disallowed = self.special_tokens - allowed if disallowed == "all" else self.special_tokens & frozenset(disallowed)
         if disallowed and (match := _finder(disallowed).search(text)):

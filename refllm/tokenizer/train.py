@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from refllm.tokenizer.byte_level import BYTE_ORDER
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
-from refllm.tokenizer.pretokenize import words as split_words
+from refllm.tokenizer.pretokenize import words
 from refllm.tokenizer.text import repaired
 from refllm.tokenizer.tokenizer import AddedToken, Tokenizer
 
@@ -35,6 +35,11 @@ def train_bpe(
         raise ValueError(
             f"vocab_size={vocab_size} is too small; 256 bytes and {len(special_tokens)} special tokens need at least {smallest}."
         )
+    for i, content in enumerate(special_tokens):
+        if not content:
+            raise ValueError("a special token is empty; it needs a text of its own.")
+        if content in special_tokens[:i]:
+            raise ValueError(f"special token {content!r} is given twice.")
     merges = learn_merges(count_words(text), vocab_size - smallest, progress)
     vocabulary = [bytes([byte]) for byte in BYTE_ORDER]
     for left, right in merges:
@@ -48,11 +53,13 @@ def train_bpe(
 
 def count_words(text: str | Iterable[str]) -> Counter[str]:
     """How often each word occurs."""
+    if isinstance(text, bytes):
+        raise TypeError("text is bytes; train_bpe needs str or an iterable of str. Decode bytes first.")
     counts: Counter[str] = Counter()
     for document in (text,) if isinstance(text, str) else text:
         if not isinstance(document, str):
-            raise TypeError(f"text is {type(document).__name__}; train_bpe needs str or an iterable of str. Decode bytes first.")
-        counts.update(split_words(repaired(document)))
+            raise TypeError(f"text holds {type(document).__name__}; train_bpe needs str or an iterable of str.")
+        counts.update(words(repaired(document)))
     return counts
 
 

@@ -8,32 +8,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.conformance.specification import definitions
-from refllm.tokenizer.pretokenize import chunked, word_starts, words
+from refllm.tokenizer.pretokenize import SHORT, chunked, words, words_by_arrays, words_by_pattern
 from refllm.tokenizer.unicode_classes import LETTER, LOWER, NUMBER, SPACE, UPPER, unicode_classes
-
-
-def split_by_arrays(text):
-    bounds = [*word_starts(text).tolist(), len(text)]
-    return [text[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
 
 
 @given(data=st.data())
 def test_words_found_by_arrays_equal_those_of_the_pattern(hard_text, data):
     text = data.draw(hard_text)
-    assert split_by_arrays(text) == words(text)
-    assert "".join(words(text)) == text
+    assert words_by_arrays(text) == words_by_pattern(text)
+    assert "".join(words_by_pattern(text)) == text
 
 
 @given(st.text(st.sampled_from("a'sldtmrve1 \n\t.é"), max_size=12))
 def test_short_strings_of_the_deciding_characters_split_alike(text):
-    assert split_by_arrays(text) == words(text)
+    assert words_by_arrays(text) == words_by_pattern(text)
 
 
 def test_every_string_of_four_deciding_characters_splits_alike():
     """Whether a word starts depends on two neighbours: four characters hold all of these, the ends of the text among them."""
     atoms = ["a", "1", ".", "'", " ", "\n", "s", "l"]
     texts = [a + b + c + d for a in atoms for b in atoms for c in atoms for d in atoms]
-    assert [split_by_arrays(text) for text in texts] == [words(text) for text in texts]
+    assert [words_by_arrays(text) for text in texts] == [words(text) for text in texts]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +44,7 @@ def test_every_string_of_four_deciding_characters_splits_alike():
     ],
 )
 def test_worked_examples_split_as_gpt2_splits_them(text, expected):
-    assert words(text) == split_by_arrays(text) == expected
+    assert words_by_pattern(text) == words_by_arrays(text) == expected
 
 
 @pytest.mark.oracle
@@ -59,7 +54,7 @@ def test_words_are_those_of_tokenizers(hard_text, data):
 
     text = data.draw(hard_text)
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    assert words(text) == [text[start:end] for _, (start, end) in byte_level.pre_tokenize_str(text)]
+    assert words_by_pattern(text) == [text[start:end] for _, (start, end) in byte_level.pre_tokenize_str(text)]
 
 
 @pytest.mark.oracle
@@ -69,7 +64,7 @@ def test_words_are_those_of_regex_where_the_character_is_older_than_its_tables(h
 
     text = "".join(character for character in data.draw(hard_text) if unicodedata.ucd_3_2_0.category(character) != "Cn")
     pattern = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-    assert words(text) == regex.findall(pattern, text)
+    assert words_by_pattern(text) == regex.findall(pattern, text)
 
 
 @pytest.mark.oracle
@@ -80,8 +75,8 @@ def test_a_book_of_random_characters_splits_as_in_tokenizers():
     points = [point for point in range(0x110000) if not 0xD800 <= point < 0xE000]
     text = "".join(draw.choice([" ", "'s", "\n", chr(draw.choice(points)), chr(draw.randrange(0x2000))]) for _ in range(100_000))
     expected = [text[start:end] for _, (start, end) in pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(text)]
-    assert words(text) == expected
-    assert split_by_arrays(text) == expected
+    assert words_by_pattern(text) == expected
+    assert words_by_arrays(text) == expected
 
 
 def kinds(text):
@@ -94,8 +89,8 @@ def kinds(text):
 def test_words_equal_their_definition(hard_text, data):
     text = data.draw(hard_text)
     expected = definitions()["gpt2_words"](text, kinds(text))
-    assert words(text) == expected
-    assert split_by_arrays(text) == expected
+    assert words_by_pattern(text) == expected
+    assert words_by_arrays(text) == expected
 
 
 @given(data=st.data())
@@ -103,4 +98,9 @@ def test_a_cut_where_whitespace_follows_something_else_changes_no_word(hard_text
     text = "".join(data.draw(st.lists(hard_text, min_size=2, max_size=4)))
     pieces = list(chunked(text, data.draw(st.integers(1, 20))))
     assert "".join(pieces) == text
-    assert [word for piece in pieces for word in words(piece)] == words(text)
+    assert [word for piece in pieces for word in words_by_pattern(piece)] == words_by_pattern(text)
+
+
+def test_a_long_text_has_the_same_words(topics):
+    assert list(words(topics)) == words_by_pattern(topics)
+    assert list(words(topics[:SHORT])) == words_by_pattern(topics[:SHORT])
