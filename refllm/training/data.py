@@ -48,7 +48,7 @@ def split(texts: Sequence[str], held_out: float) -> tuple[list[str], list[str]]:
     train: list[str] = []
     for i, text in enumerate(texts):
         if cut < len(text):
-            line = text.find("\n", cut) + 1
+            line = text.find("\n", max(0, cut - 1)) + 1
             if 0 < line <= cut + (len(text) - cut) // 2:  # no line so long that it takes half of what is held out
                 cut = line
             return [*train, *filter(None, [text[:cut]])], [text[cut:], *texts[i + 1 :]]

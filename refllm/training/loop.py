@@ -61,8 +61,7 @@ def train(run: Run) -> Iterator[Progress]:
     with run.metrics_path.open("ab", buffering=0) as file:
         log = Log(run, file, state.step)
         while state.step < t.steps:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # an overflow is told when the loss is read
+            with overflow_told_later():
                 state, metrics = train_step(state, batches(run, state.step), run.learner)
             if waiting:
                 yield log.write(log.read(*waiting))
@@ -82,6 +81,14 @@ def train(run: Run) -> Iterator[Progress]:
                 yield progress
 
 
+@contextmanager
+def overflow_told_later() -> Iterator[None]:
+    """Without NumPy's warnings of overflows: a number that is no longer finite is told, once, when it is read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield
+
+
 def due(step: int, every: int, t: TrainingConfig) -> bool:
     """Whether something done `every` so many steps, and at the last, is done after this one."""
     return step % every == 0 or step == t.steps
@@ -97,7 +104,9 @@ def batches(run: Run, step: int) -> Iterator[tuple[Any, Any]]:
 
 def judged(run: Run, state: State, best: Best, progress: Progress, log: "Log") -> tuple[Progress, Best]:
     """A step with its evaluation, and the best so far; if that is this one, its model is saved."""
-    loss, bits_per_byte = evaluate(run, state)
+    with overflow_told_later():
+        loss, bits_per_byte = evaluate(run, state)
+    log.finite(state.step, {"held-out loss": loss})
     better = loss < best.loss
     if better:
         best = Best(loss, state.step)
@@ -133,15 +142,20 @@ class Log:
         """Wait for a step and read its numbers. Raises ValueError where they are not finite."""
         xp = namespace(metrics.loss)
         loss, norm = xp.to_numpy(xp.stack([metrics.loss, metrics.gradient_norm])).tolist()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise ValueError(
-                f"the loss is {loss} nats per token and the gradient's norm {norm} at step {step}: training diverged. "
-                f"{self._checkpoint()} Lower training.learning_rate or raise training.warmup_steps."
-            )
+        self.finite(step, {"loss": loss, "gradient's norm": norm})
         t = self.run.training
         seconds = self.clock.step()
         rate = t.context * t.batch * t.accumulation / seconds
         return Progress(step, t.steps, loss, norm, rate_at(step - 1, t), rate, self.clock.left(step, t))
+
+    def finite(self, step: int, numbers: dict[str, float]) -> None:
+        """Raise ValueError unless all the numbers are."""
+        for name, number in numbers.items():
+            if not math.isfinite(number):
+                raise ValueError(
+                    f"the {name} is {number} at step {step}: training diverged. {self._checkpoint()} "
+                    "Lower training.learning_rate or raise training.warmup_steps."
+                )
 
     def write(self, progress: Progress) -> Progress:
         """Append a step's line."""

@@ -1,0 +1,210 @@
+"""The run folder is made, opened again, and refuses what does not belong to it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from refllm import checkpoints
+from refllm.array_api import load
+from refllm.tokenizer import Tokenizer
+from refllm.training import run as runs
+from refllm.training.config import read
+from refllm.training.loop import train
+from refllm.training.run import begin, first_or_last_state, reopen
+from refllm.training.step import loss_and_gradients
+
+NUMPY = load("numpy").xp
+
+
+def state_of(run):
+    return [run.backend.xp.to_numpy(x) for x in first_or_last_state(run)[0][:3]]
+
+
+def test_a_run_folder_holds_the_run(tmp_path, configure):
+    run = begin(tmp_path / "run", configure(), "numpy")
+    list(train(run))
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        "best",
+        "config.json",
+        "data",
+        "metrics.jsonl",
+        "model.safetensors",
+        "run.toml",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "training_state.safetensors",
+    ]
+    assert read(tmp_path / "run" / "run.toml") == run.config
+    assert (run.config.training.backend, run.config.model["rope_theta"]) == ("numpy", 10_000.0)
+
+
+def test_the_saved_model_is_the_trained_one(backend, tmp_path, configure):
+    run = begin(tmp_path / "run", configure(), backend)
+    list(train(run))
+    trained = runs.model(run, first_or_last_state(run)[0])
+    tokens = run.corpus.held_out[:12].astype(np.int32)[None, :]
+    loaded = checkpoints.load(tmp_path / "run", backend)
+    logits = [backend.xp.to_numpy(m.logits(backend.xp.from_numpy(tokens))) for m in (trained, loaded)]
+    np.testing.assert_array_equal(logits[0], logits[1])
+    assert loaded.tokenizer.encode("the quiet wren") == run.tokenizer.encode("the quiet wren")
+
+
+def test_the_best_model_is_that_of_the_lowest_held_out_loss(tmp_path, configure):
+    config = configure(steps=8, evaluate_every=1, learning_rate=3.0, schedule="constant", evaluation_windows=0)
+    progress = list(train(begin(tmp_path / "run", config, "numpy")))
+    lowest = min(progress, key=lambda p: p.held_out_loss)
+    assert lowest.step < 8  # so high a rate does not end at its best
+    assert [p.step for p in progress if p.best][-1] == lowest.step
+    run = reopen(tmp_path / "run")
+    assert first_or_last_state(run)[1] == (lowest.held_out_loss, lowest.step)
+    best, held_out = checkpoints.load(tmp_path / "run" / "best", "numpy"), run.corpus.held_out
+    n = (len(held_out) - 1) // 16 * 16
+    tokens, targets = (held_out[i : n + i].astype(np.int32).reshape(-1, 16) for i in (0, 1))
+    assert float(best.loss(tokens, targets)) == pytest.approx(lowest.held_out_loss, rel=1e-5)
+
+
+def test_an_evaluation_measures_nats_per_token_and_bits_per_byte(tmp_path, configure):
+    config = configure(steps=1, evaluation_windows=0)
+    run = begin(tmp_path / "run", config, "numpy")
+    (progress,) = train(run)
+    state, _ = first_or_last_state(run)
+    held_out = np.asarray(run.corpus.held_out)
+    n = (len(held_out) - 1) // 16 * 16
+    tokens, targets = held_out[:n].reshape(-1, 16), held_out[1 : n + 1].reshape(-1, 16)
+    model, layout = run.learner.model, run.learner.layout
+    loss, _ = loss_and_gradients(
+        state.vector, tokens.astype(np.int32), targets.astype(np.int32), layout, model, run.learner.config
+    )
+    text = run.tokenizer.decode_bytes(held_out[1 : n + 1])
+    assert progress.held_out_loss == pytest.approx(float(loss), rel=1e-5)
+    assert progress.bits_per_byte == pytest.approx(float(loss) * n / np.log(2) / len(text), rel=1e-5)
+
+
+def test_a_named_tokenizer_is_copied_into_the_run(tmp_path, configure):
+    first = begin(tmp_path / "first", configure(), "numpy")
+    config = configure()
+    config = runs.configs.override(config, {"data.tokenizer": str(tmp_path / "first" / "tokenizer.json"), "data.vocab_size": 999})
+    second = begin(tmp_path / "second", config, "numpy")
+    assert (tmp_path / "second" / "tokenizer.json").read_bytes() == (tmp_path / "first" / "tokenizer.json").read_bytes()
+    assert second.corpus.train.tolist() == first.corpus.train.tolist()
+
+
+def test_a_saved_tokenizer_does_not_change_when_the_model_is_saved(tmp_path, configure):
+    run = begin(tmp_path / "run", configure(), "numpy")
+    before = (tmp_path / "run" / "tokenizer.json").read_bytes()
+    list(train(run))
+    assert (tmp_path / "run" / "tokenizer.json").read_bytes() == before
+    reopen(tmp_path / "run")
+
+
+def test_the_text_is_not_needed_to_go_on(tmp_path, configure, text_file, monkeypatch):
+    begin(tmp_path / "run", configure(), "numpy")
+    text_file.unlink()
+    assert len(list(train(reopen(tmp_path / "run")))) == 6
+
+
+def test_a_run_begun_with_relative_paths_is_found_from_another_folder(tmp_path, configure, text_file, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    begin("run", runs.configs.override(configure(), {"data.path": "text.txt"}), "numpy")
+    assert read("run/run.toml").data.path == str(text_file)
+
+
+def test_what_begin_had_not_finished_when_it_was_killed_is_finished(tmp_path, configure):
+    whole = begin(tmp_path / "run", configure(), "numpy")
+    corpus = whole.corpus.train.tolist()
+    shutil.rmtree(tmp_path / "run" / "data")
+    assert reopen(tmp_path / "run").corpus.train.tolist() == corpus
+    shutil.rmtree(tmp_path / "run" / "data")
+    (tmp_path / "run" / "tokenizer.json").unlink()
+    assert reopen(tmp_path / "run").corpus.train.tolist() == corpus
+
+
+@pytest.mark.parametrize("existed", [False, True])
+def test_a_run_that_cannot_begin_leaves_nothing_behind(tmp_path, configure, text_file, existed):
+    folder = tmp_path / "run"
+    if existed:
+        folder.mkdir()
+        (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="training.context=9999 needs at least 10000"):
+        begin(folder, configure(context=9999), "numpy")
+    assert [p.name for p in folder.glob("*")] == (["notes.txt"] if existed else [])
+    text_file.write_text("")
+    with pytest.raises(ValueError, match=r"text.txt is empty"):
+        begin(folder, configure(), "numpy")
+    text_file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"text.txt does not exist"):
+        begin(folder, configure(), "numpy")
+    assert folder.exists() == existed
+
+
+def test_a_run_never_takes_the_place_of_another_or_of_a_model(tmp_path, configure):
+    begin(tmp_path / "run", configure(), "numpy")
+    with pytest.raises(FileExistsError, match=r"run holds a run already; go on with it \(refllm resume .*run\), or choose"):
+        begin(tmp_path / "run", configure(), "numpy")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"precious")
+    with pytest.raises(FileExistsError, match=r"model holds model.safetensors already; choose another folder"):
+        begin(tmp_path / "model", configure(), "numpy")
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no run: there is no run.toml in it"):
+        reopen(tmp_path)
+
+
+def test_the_backend_is_that_of_the_argument_then_the_environment_then_the_run(tmp_path, configure, monkeypatch):
+    monkeypatch.delenv("REFLLM_BACKEND", raising=False)
+    begin(tmp_path / "run", configure(), "strict")
+    assert reopen(tmp_path / "run").backend.name == "strict"
+    assert reopen(tmp_path / "run", "numpy").backend.name == "numpy"
+    monkeypatch.setenv("REFLLM_BACKEND", "numpy")
+    assert reopen(tmp_path / "run").backend.name == "numpy"
+    assert reopen(tmp_path / "run", "strict").backend.name == "strict"
+
+
+def test_a_dtype_that_the_backend_does_not_compute_in_is_refused(tmp_path, configure):
+    with pytest.raises(ValueError, match=r"training.dtype='bfloat16' cannot be computed on numpy; it has float32, float64"):
+        begin(tmp_path / "run", configure(dtype="bfloat16"), "numpy")
+
+
+def test_a_damaged_or_foreign_state_is_refused(tmp_path, configure):
+    list(train(begin(tmp_path / "run", configure(), "numpy")))
+    toml, state = tmp_path / "run" / "run.toml", tmp_path / "run" / "training_state.safetensors"
+    text, whole = toml.read_text(), state.read_bytes()
+    toml.write_text(text.replace("d_ff = 32", "d_ff = 48"))
+    with pytest.raises(ValueError, match=r"training_state.safetensors holds other parameters than \[model\] in run.toml"):
+        list(train(reopen(tmp_path / "run")))
+    toml.write_text(text.replace('dtype = "float32"', 'dtype = "float64"'))
+    with pytest.raises(ValueError, match=r"holds float32, but training.dtype in run.toml needs float64"):
+        list(train(reopen(tmp_path / "run")))
+    toml.write_text(text)
+    for damaged in (whole[:-5], whole[:100], b"", whole.replace(b'"step"', b'"stop"', 1)):
+        state.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"training_state.safetensors is not a whole training state"):
+            list(train(reopen(tmp_path / "run")))
+
+
+def test_a_run_computes_in_float64_and_keeps_it(tmp_path, configure):
+    config = configure(dtype="float64", steps=4)
+    list(train(begin(tmp_path / "run", config, "numpy")))
+    assert all(x.dtype == np.float64 for x in state_of(reopen(tmp_path / "run")))
+
+
+def test_the_tokenizer_learns_from_the_training_part_alone(tmp_path, configure, text_file):
+    text_file.write_text("aaaa bbbb\n" * 90 + "zzzz yyyy\n" * 10)
+    tokenizer = begin(tmp_path / "run", configure(), "numpy").tokenizer
+    pieces = [tokenizer.bytes_of(i) for i in range(tokenizer.vocab_size)]
+    assert b"aaaa" in pieces
+    assert not any(b"zz" in piece for piece in pieces)
+    assert Tokenizer.load(tmp_path / "run").encode("aaaa") == tokenizer.encode("aaaa")
+
+
+def test_metrics_tell_every_step_once(tmp_path, configure):
+    progress = list(train(begin(tmp_path / "run", configure(steps=7), "numpy")))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [p.step for p in progress] == [1, 2, 3, 4, 5, 6, 7]
+    assert [line["step"] for line in lines if "held_out_loss" in line] == [3, 6, 7]
+    assert [line["loss"] for line in lines] == [p.loss for p in progress]
+    assert all(line["tokens_per_second"] > 0 and line["seconds_left"] >= 0 for line in lines)
