@@ -26,6 +26,11 @@ def test_it_agrees_with_torch(assert_agrees_with_torch):
     assert_agrees_with_torch(layer_norm, layer_norm_backward, arguments, theirs)
 
 
+def test_eps_stands_beside_the_variance():
+    y, _ = layer_norm(np.array([3e-3, -3e-3]), np.array([1.0, 2.0]), np.array([0.0, 5.0]), 16e-6)  # 3² + 4² = 5²
+    np.testing.assert_allclose(y, [0.6, 3.8], rtol=1e-15)
+
+
 @given(normals((3, 8)), st.floats(0.1, 10), st.floats(-10, 10))
 def test_shifting_and_stretching_a_position_changes_nothing(x, stretch, shift):
     x, gain, bias = x.astype(np.float64), np.ones(8), np.zeros(8)

@@ -25,6 +25,11 @@ def test_it_agrees_with_torch(assert_agrees_with_torch):
     assert_agrees_with_torch(rms_norm, rms_norm_backward, arguments, lambda x, g: torch.nn.functional.rms_norm(x, (8,), g, 1e-5))
 
 
+def test_eps_stands_beside_the_mean_square():
+    y, _ = rms_norm(np.array([3e-3, -3e-3]), np.array([1.0, 2.0]), 16e-6)  # 3² + 4² = 5²
+    np.testing.assert_allclose(y, [0.6, -1.2], rtol=1e-15)
+
+
 @given(normals((3, 8)), st.floats(0.1, 10))
 def test_stretching_a_position_changes_nothing(x, stretch):
     x, gain = x.astype(np.float64), np.ones(8)

@@ -121,6 +121,19 @@ def test_frequencies_agree_with_transformers(scaling):
     np.testing.assert_allclose(rope_frequencies(128, 500_000.0, scaling), theirs, rtol=1e-6)  # theirs are float32
 
 
+def test_scaled_frequencies_are_those_of_llama_3_1_by_wavelength():
+    for f, slowed in zip(rope_frequencies(128, 500_000.0), rope_frequencies(128, 500_000.0, LLAMA_3_1), strict=True):
+        wavelength = 2 * np.pi / f  # in positions
+        if wavelength < 8192 / 4:
+            expected = f
+        elif wavelength > 8192 / 1:
+            expected = f / 8
+        else:
+            smooth = (8192 / wavelength - 1) / (4 - 1)
+            expected = (1 - smooth) * f / 8 + smooth * f
+        np.testing.assert_allclose(slowed, expected, rtol=1e-14)
+
+
 def test_scaling_slows_low_frequencies_and_keeps_high_ones():
     plain, slowed = rope_frequencies(128, 500_000.0), rope_frequencies(128, 500_000.0, LLAMA_3_1)
     assert slowed[0] == plain[0]
