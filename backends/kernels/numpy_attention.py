@@ -1,0 +1,162 @@
+"""Attention for NumPy: block by block of queries, no key copied, no probability kept.
+
+Scores exist for one block of queries of a few heads at a time, small enough for the cache, and only up to the last key that the
+block may see: a causal mask so halves the work. Backward forms them again. With E = exp(scores − m) and l = Σ_S E the
+probabilities are P = E / l; the division is moved from the (T, S) scores to the (T, K) results, where it is cheaper:
+
+    y = (E v) / l        g = dy / l        dv = Eᵀ g        ds = E · (g vᵀ − Σ_K g·y)
+
+The shift by the row's maximum m guards exp against overflow. It is left out (m = 0) where the block's scores all lie within
+±30: their exponentials are then ordinary numbers, and the row maxima, the slowest of NumPy's reductions, are not needed.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .numpy_blocks import ones, reference, served, tame
+
+QUERIES = 128  # positions in a block of queries
+SCORES = 1 << 17  # scores held at a time: 512 KiB of float32
+
+
+class Attended(NamedTuple):
+    q: Any  # (B, G, R, T, K), R = H/G
+    k: Any  # (B, G, S, K)
+    v: Any  # (B, G, S, K)
+    y: Any  # (B, G, R, T, K)
+    total: Any  # (B, G, R, T): l, or 1 for a query that sees nothing
+    shifts: dict[int, Any]  # m of the blocks that needed it, by their number
+    mask: Any
+    scale: float
+
+
+class Block(NamedTuple):
+    """Some rows and heads, some queries, and the keys that these may see."""
+
+    number: int
+    rows: slice
+    heads: slice  # key and value heads
+    queries: slice
+    keys: slice
+
+
+def split(q, k, mask) -> Iterator[Block]:
+    """Every block, the last queries of each row first: they see the most keys."""
+    B, G, R, T, _ = q.shape
+    S = k.shape[2]
+    step = min(T, max(1, QUERIES // R) if T > 1 else 1)
+    fit = max(1, SCORES // (R * step * S))  # pairs of a row and a key head that are worked on together
+    some_heads, some_rows = min(G, fit), max(1, fit // G)
+    number = 0
+    for row in range(0, B, some_rows):
+        for head in range(0, G, some_heads):
+            for i in reversed(range(0, T, step)):
+                j = min(i + step, T)
+                last = min(S, mask.start + j) if mask.causal else S
+                first = 0 if mask.window is None else max(0, mask.start + i - mask.window + 1)
+                rows, heads = slice(row, min(row + some_rows, B)), slice(head, min(head + some_heads, G))
+                yield Block(number, rows, heads, slice(i, j), slice(min(first, last - 1), last))
+                number += 1
+
+
+@lru_cache(maxsize=16)
+def later(n: int, dtype: str):
+    """(n, n): −∞ above the diagonal, 0 elsewhere."""
+    return np.triu(np.full((n, n), -np.inf, dtype=dtype), 1)
+
+
+def hide(scores, block: Block, mask) -> None:
+    """Put −∞ in place of the scores (b, g, R, t, s) of keys that a query must not see."""
+    i, j, first, last = block.queries.start, block.queries.stop, block.keys.start, block.keys.stop
+    if mask.window is None and mask.valid is None:
+        own = max(mask.start + i, first)  # the first key that is not before every query of the block
+        if mask.causal and last > own + 1:
+            scores[..., own - first :] += later(max(QUERIES, j - i), scores.dtype.char)[: j - i, : last - own]
+        return
+    query = np.arange(mask.start + i, mask.start + j)[:, None]
+    key = np.arange(first, last)
+    seen = key <= query if mask.causal else np.ones((j - i, last - first), dtype=bool)
+    if mask.window is not None:
+        seen &= key > query - mask.window
+    if mask.valid is not None:
+        seen = seen & mask.valid[block.rows, None, None, None, first:last]
+    np.copyto(scores, -np.inf, where=~seen)
+
+
+def weights(q, k, block: Block, mask, scale, shifts: dict[int, Any], known: bool):
+    """E = exp(scores − m) of a block: (b, g, R·t, s), and the block's scaled queries (b, g, R·t, K).
+
+    known: whether `shifts` holds m already; else it is entered where the scores need it
+    """
+    queries = q[block.rows, block.heads, :, block.queries] * scale  # a contiguous copy
+    b, g, R, t, K = queries.shape
+    queries = queries.reshape(b, g, R * t, K)
+    keys = k[block.rows, block.heads, block.keys]
+    scores = np.matmul(queries, keys.swapaxes(-1, -2))
+    by_head = scores.reshape(b, g, R, t, -1)
+    needless = block.number not in shifts if known else tame(scores)
+    hide(by_head, block, mask)
+    if not needless:
+        if not known:
+            top = scores.max(axis=-1, keepdims=True)
+            shifts[block.number] = np.where(top == -np.inf, 0, top)  # −∞ − (−∞) would be NaN where nothing is seen
+        scores -= shifts[block.number]
+    np.exp(scores, out=scores)
+    return scores, queries
+
+
+def attention(q, k, v, mask, scale):
+    if not served(q, k, v):
+        return reference("attention", q, k, v, mask, scale)
+    B, H, T, K = q.shape
+    G = k.shape[1]
+    R = H // G
+    by_group = q.reshape(B, G, R, T, K)  # splits an axis: always a view
+    # the result lies in memory as (B, T, H, K), so that merging the heads again copies nothing
+    y = np.empty((B, T, H, K), dtype=q.dtype).reshape(B, T, G, R, K).transpose(0, 2, 3, 1, 4)
+    total = np.empty((B, G, R, T), dtype=q.dtype)
+    shifts: dict[int, Any] = {}
+    for block in split(by_group, k, mask):
+        e, _ = weights(by_group, k, block, mask, scale, shifts, known=False)
+        b, g, Rt, s = e.shape
+        sums = np.matmul(e, ones(s, e.dtype))  # l = Σ_S E
+        sums[sums == 0] = 1
+        weighted = np.matmul(e, v[block.rows, block.heads, block.keys])  # (b, g, R·t, K)
+        weighted /= sums[..., None]
+        t = Rt // R
+        total[block.rows, block.heads, :, block.queries] = sums.reshape(b, g, R, t)
+        y[block.rows, block.heads, :, block.queries] = weighted.reshape(b, g, R, t, K)
+    return y.reshape(B, H, T, K), Attended(by_group, k, v, y, total, shifts, mask, scale)
+
+
+def attention_backward(dy, saved):
+    if not isinstance(saved, Attended):
+        return reference("attention_backward", dy, saved)
+    q, k, v, y, total, shifts, mask, scale = saved
+    B, G, R, T, K = q.shape
+    S = k.shape[2]
+    dy = dy.reshape(q.shape)
+    dq = np.empty((B, T, G * R, K), dtype=q.dtype).reshape(B, T, G, R, K).transpose(0, 2, 3, 1, 4)
+    dk = np.zeros((B, S, G, K), dtype=k.dtype).transpose(0, 2, 1, 3)
+    dv = np.zeros((B, S, G, K), dtype=k.dtype).transpose(0, 2, 1, 3)
+    for block in split(q, k, mask):
+        here = (block.rows, block.heads, slice(None), block.queries)
+        there = (block.rows, block.heads, block.keys)
+        e, queries = weights(q, k, block, mask, scale, shifts, known=True)
+        b, g, Rt, _ = e.shape
+        by = dy[here] / total[here][..., None]
+        level = np.matmul(by * y[here], ones(K, by.dtype)).reshape(b, g, Rt, 1)  # Σ_K g·y
+        by = by.reshape(b, g, Rt, K)
+        ds = np.matmul(by, v[there].swapaxes(-1, -2))
+        ds -= level
+        ds *= e
+        dq[here] = (np.matmul(ds, k[there]) * scale).reshape(b, g, R, Rt // R, K)
+        dk[there] += np.matmul(ds.swapaxes(-1, -2), queries)
+        dv[there] += np.matmul(e.swapaxes(-1, -2), by)
+    return dq.reshape(B, G * R, T, K), dk, dv
+
+
+KERNELS = {"attention": attention, "attention_backward": attention_backward}

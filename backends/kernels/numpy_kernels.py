@@ -1,0 +1,25 @@
+"""All kernels of the NumPy backend, by the op's name. Each module says what makes its own fast."""
+
+from . import (
+    numpy_activations,
+    numpy_adamw,
+    numpy_attention,
+    numpy_cross_entropy,
+    numpy_embedding,
+    numpy_linear,
+    numpy_norms,
+    numpy_rope,
+    numpy_training,
+)
+
+KERNELS = {
+    **numpy_norms.KERNELS,
+    **numpy_linear.KERNELS,
+    **numpy_activations.KERNELS,
+    **numpy_rope.KERNELS,
+    **numpy_attention.KERNELS,
+    **numpy_embedding.KERNELS,
+    **numpy_cross_entropy.KERNELS,
+    **numpy_adamw.KERNELS,
+    **numpy_training.KERNELS,
+}

@@ -1,0 +1,58 @@
+"""The loss and its gradient for NumPy: parts of the batch side by side on threads, BLAS at one thread (see `numpy_parallel`).
+
+    loss = Σᵢ wᵢ·lossᵢ          grads = Σᵢ wᵢ·gradsᵢ          wᵢ = targets that count in part i / targets that count
+
+The weight enters where the backward pass begins, so that the parts' gradients need only be added, straight into the flat vector.
+The batch is split by its rows and the parts are added in their order: the same number of threads gives the same bits.
+"""
+
+import numpy as np
+
+from refllm.array_api import OPS
+
+from .numpy_blocks import reference
+from .numpy_parallel import one_blas_thread, threads, together
+
+IGNORED = -100
+
+
+def loss_and_gradients(vector, tokens, targets, layout, model, config, dropout=None, checkpointing=False):
+    parts = min(threads(), len(tokens))
+    if parts < 2 or dropout is not None:  # dropout's random numbers are drawn for the batch as a whole
+        return reference("loss_and_gradients", vector, tokens, targets, layout, model, config, dropout, checkpointing)
+    params = _views(vector, layout)
+    kept = targets != IGNORED
+    count = max(np.count_nonzero(kept), 1)
+
+    def part(rows):
+        weight = np.asarray(np.count_nonzero(kept[rows]) / count, dtype=vector.dtype)
+        output = model.forward(params, tokens[rows], config, checkpointing=checkpointing)
+        loss, compared = OPS["cross_entropy"](output.logits, targets[rows], IGNORED)
+        dlogits = OPS["cross_entropy_backward"](weight, compared)
+        return loss * weight, model.backward(dlogits, output.saved)
+
+    ends = [len(tokens) * i // parts for i in range(parts + 1)]
+    with one_blas_thread():
+        results = together([lambda rows=slice(a, b): part(rows) for a, b in zip(ends, ends[1:], strict=False)])
+        losses, grads = zip(*results, strict=True)
+        total = np.empty_like(vector)
+        sums = list(_views(total, layout).items())
+        together([lambda mine=sums[i::parts]: _add(mine, grads) for i in range(parts)])
+    return np.asarray(sum(losses), dtype=vector.dtype), total
+
+
+def _views(vector, layout):
+    """The tensors that lie in the vector, by name."""
+    ends = (*layout.offsets[1:], layout.size)
+    pieces = zip(layout.names, layout.shapes, layout.offsets, ends, strict=True)
+    return {name: vector[begin:end].reshape(shape) for name, shape, begin, end in pieces}
+
+
+def _add(sums, grads):
+    for name, total in sums:
+        np.add(grads[0][name], grads[1][name], out=total)
+        for more in grads[2:]:
+            total += more[name]
+
+
+KERNELS = {"loss_and_gradients": loss_and_gradients}
