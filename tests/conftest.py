@@ -61,7 +61,7 @@ def data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def transformers_in_float64():
     """Hugging Face transformers, computing in float64 all through.
 

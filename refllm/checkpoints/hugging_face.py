@@ -38,7 +38,7 @@ def read_model(folder: str | Path, backend: str | Backend | None = None, dtype: 
         raise ValueError(f"{folder / CONFIG} has no {error}, which a model of type {fields['model_type']!r} needs.") from None
     tensors = by_our_names(read_tensors(folder), module, config)
     xp = load(backend).xp
-    wanted = getattr(xp, dtype or common_dtype(tensors, xp))
+    wanted = floating(dtype or common_dtype(tensors, xp), xp)
     params = {name: xp.from_numpy(tensor.values(), wanted) for name, tensor in tensors.items()}
     return Model(module, config, params, read_tokenizer(folder))
 
@@ -148,6 +148,14 @@ def common_dtype(tensors: Mapping[str, Tensor], xp: Any) -> str:
     stored = {DTYPE_NAMES.get(tensor.dtype, "float32") for tensor in tensors.values()}
     wanted = stored.pop() if len(stored) == 1 else ("float64" if "float64" in stored else "float32")
     return wanted if wanted in xp.dtypes() else "float32"
+
+
+def floating(name: str, xp: Any) -> Any:
+    """The backend's floating dtype of that name."""
+    if name not in xp.dtypes() or name not in DTYPE_NAMES.values():
+        known = ", ".join(sorted(xp.dtypes() & set(DTYPE_NAMES.values())))
+        raise ValueError(f"dtype={name!r} cannot be had on {xp.__name__}; it computes in {known}.")
+    return getattr(xp, name)
 
 
 def dtype_name(x: Any) -> str:

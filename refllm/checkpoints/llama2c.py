@@ -6,12 +6,15 @@ two tables of rotary angles that nobody needs, and the head where it stands alon
 llama2.c turns neighbouring features (2i, 2i+1) by an angle, this Llama features (i, i + K/2), so q and k are reordered.
 """
 
+import math
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from refllm.array_api import Backend, load
+from refllm.checkpoints.hugging_face import floating
 from refllm.models import llama
 from refllm.models.model import Model
 
@@ -23,8 +26,9 @@ def read_model(path: str | Path, backend: str | Backend | None = None, dtype: st
     Raises ValueError where the file is of another version, truncated or too long.
     """
     path = Path(path)
-    data = np.memmap(path, dtype="<i4", mode="r") if path.stat().st_size >= 28 else np.zeros(7, dtype="<i4")
-    d_model, d_ff, n_layers, n_heads, n_kv_heads, vocab_size, max_positions = (int(n) for n in data[:7])
+    with open(path, "rb") as file:
+        numbers = struct.unpack("<7i", file.read(28).ljust(28, b"\0"))
+    d_model, d_ff, n_layers, n_heads, n_kv_heads, vocab_size, max_positions = numbers
     if min(d_model, d_ff, n_layers, n_heads, n_kv_heads, max_positions) < 1 or vocab_size == 0 or d_model == 0x616B3432:
         raise ValueError(f"{path} is not a llama2.c checkpoint of version 0; export the model with `--version 0`.")
     config = llama.Config(
@@ -53,18 +57,18 @@ def read_model(path: str | Path, backend: str | Backend | None = None, dtype: st
         "norm": (D,),
         "rotary angles": (2, max_positions, K // 2),
     } | ({} if config.tied else {"lm_head": (V, D)})
-    size = 4 * (7 + sum(int(np.prod(shape)) for shape in kinds.values()))
+    size = 4 * (7 + sum(math.prod(shape) for shape in kinds.values()))
     if path.stat().st_size != size:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, but its sizes {config} need {size}; fetch or export it again.")
+    weights, position = np.memmap(path, dtype="<f4", mode="r", offset=28), 0
     stored: dict[str, Any] = {}
-    position = 7
     for kind, shape in kinds.items():
-        stored[kind] = data[position : position + int(np.prod(shape))].view("<f4").reshape(shape)
-        position += int(np.prod(shape))
+        stored[kind] = weights[position : position + math.prod(shape)].reshape(shape)
+        position += math.prod(shape)
     stored["attention.q"] = halves_from_pairs(stored["attention.q"], n_heads)
     stored["attention.k"] = halves_from_pairs(stored["attention.k"], n_kv_heads)
     xp = load(backend).xp
-    wanted = getattr(xp, dtype or "float32")
+    wanted = floating(dtype or "float32", xp)
     params = {}
     for name in llama.parameter_shapes(config):
         if name.startswith("layers."):

@@ -62,8 +62,8 @@ def read(path: str | Path) -> dict[str, Tensor]:
         try:
             header = json.loads(file.read(length))
             header.pop("__metadata__", None)
-            spans = {name: (e["dtype"], tuple(e["shape"]), *e["data_offsets"]) for name, e in header.items()}
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            spans = {name: _span(**entry) for name, entry in header.items()}
+        except (ValueError, AttributeError, TypeError) as error:
             raise ValueError(f"{path} is not a safetensors file: its header does not describe tensors ({error}).") from error
     start = 8 + length
     whole = start + max((end for _, _, _, end in spans.values()), default=0)
@@ -71,13 +71,21 @@ def read(path: str | Path) -> dict[str, Tensor]:
         state = "truncated" if size < whole else "damaged"
         raise ValueError(f"{path} is {state}: it has {size} bytes, and its header describes {whole}. Fetch or write it again.")
     mapped = np.memmap(path, dtype=np.uint8, mode="r")
-    for name, (dtype, shape, begin, end) in spans.items():
-        if dtype in DTYPES and (begin < 0 or end - begin != math.prod(shape) * DTYPES[dtype].itemsize):
-            raise ValueError(f"{path} is damaged: {name} of shape {shape} in {dtype} cannot take bytes {begin} to {end}.")
     return {
         name: Tensor(dtype, shape, _reader(f"{name} in {path}", mapped[start + begin : start + end], dtype, shape))
         for name, (dtype, shape, begin, end) in spans.items()
     }
+
+
+def _span(dtype: str, shape: list[int], data_offsets: list[int]) -> tuple[str, tuple[int, ...], int, int]:
+    """A header's entry, checked against itself: dtype, shape, and where its bytes begin and end."""
+    begin, end = data_offsets
+    if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+        raise ValueError(f"shape {shape} at bytes {data_offsets}")
+    needed = math.prod(shape) * DTYPES[dtype].itemsize if dtype in DTYPES else end - begin
+    if begin > end or end - begin != needed:
+        raise ValueError(f"{dtype} of shape {shape} at bytes {data_offsets}")
+    return dtype, tuple(shape), begin, end
 
 
 def _reader(what: str, data: np.ndarray, dtype: str, shape: tuple[int, ...]) -> Callable[[], np.ndarray]:

@@ -17,7 +17,7 @@ from refllm.layers.layer_norm import layer_norm, layer_norm_backward
 from refllm.layers.linear import affine, affine_backward, linear, linear_backward
 from refllm.layers.mlp import ACTIVATIONS, mlp, mlp_backward
 from refllm.models.heads import merge_heads, split_heads
-from refllm.models.parameters import Shapes, initial_values, under, within
+from refllm.models.parameters import Shapes, check_sizes, initial_values, under, within
 from refllm.models.regularise import drop, drop_backward
 from refllm.models.sequence import Output, advance, last_positions, last_positions_backward, place
 
@@ -36,6 +36,7 @@ class Config:
     activation: str = "gelu_tanh"  # OpenAI's; nanoGPT has "gelu_erf"
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model={self.d_model} cannot be cut into n_heads={self.n_heads} equal heads; make it a multiple.")
         if self.activation not in ACTIVATIONS:

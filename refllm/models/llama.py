@@ -20,7 +20,7 @@ from refllm.layers.rms_norm import rms_norm, rms_norm_backward
 from refllm.layers.rope import RopeScaling, rope, rope_angles, rope_backward, rope_frequencies
 from refllm.layers.swiglu import swiglu, swiglu_backward
 from refllm.models.heads import merge_heads, split_heads
-from refllm.models.parameters import Shapes, initial_values, under, within
+from refllm.models.parameters import Shapes, check_sizes, initial_values, under, within
 from refllm.models.regularise import drop, drop_backward
 from refllm.models.sequence import Output, advance, last_positions, last_positions_backward, place
 
@@ -44,6 +44,7 @@ class Config:
     rope_scaling: RopeScaling | None = None
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         if self.n_heads % self.n_kv_heads:
             raise ValueError(
                 f"n_heads={self.n_heads} query heads cannot share n_kv_heads={self.n_kv_heads}; it must divide them."

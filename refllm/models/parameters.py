@@ -1,5 +1,6 @@
-"""Parameters are a flat dict of dotted names to arrays: its parts by prefix, its first values, and its size."""
+"""Parameters are a flat dict of dotted names to arrays: parts by prefix, first values, sizes."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -42,6 +43,14 @@ def initial_values(shapes: Shapes, seed: int, gains: tuple[str, ...], residual: 
             normal = generator(seed, "init", i).standard_normal(shape, dtype=np.float32)
             values[name] = normal * np.float32(deviation)
     return values
+
+
+def check_sizes(config: Any) -> None:
+    """Raise ValueError unless every whole number in a configuration is at least 1."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if type(value) is int and value < 1:
+            raise ValueError(f"{field.name}={value} cannot be; it must be at least 1.")
 
 
 def count(shapes: Shapes) -> int:

@@ -77,3 +77,5 @@ def test_sizes_that_do_not_fit_each_other_are_refused():
         replace(SMALL, d_model=13)
     with pytest.raises(ValueError, match="activation='relu' is not known; choose one of gelu_erf, gelu_tanh"):
         replace(SMALL, activation="relu")
+    with pytest.raises(ValueError, match="n_heads=0 cannot be; it must be at least 1"):
+        replace(SMALL, n_heads=0)

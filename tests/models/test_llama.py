@@ -141,3 +141,5 @@ def test_sizes_that_do_not_fit_each_other_are_refused():
         replace(SMALL, n_kv_heads=3)
     with pytest.raises(ValueError, match="d_head=5 is odd"):
         replace(SMALL, d_head=5)
+    with pytest.raises(ValueError, match="n_heads=0 cannot be; it must be at least 1"):
+        replace(SMALL, n_heads=0)
