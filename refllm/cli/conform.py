@@ -1,7 +1,6 @@
 """`refllm conform`: prove a backend, or a program in any language, against the specification."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,7 +25,7 @@ def conform(
     if command is not None:
         raise typer.Exit(_hold_command(command, only, as_json))
     try:
-        from refllm.conformance.kit import all_checks
+        from refllm.conformance.kit import GROUPS, all_checks
         from refllm.conformance.kit import conform as rows_of
     except ModuleNotFoundError as missing:
         if missing.name != "hypothesis":
@@ -36,8 +35,7 @@ def conform(
 
     chosen = [c for c in all_checks() if only is None or only in c.name or only == c.group]
     if not chosen:
-        names = sorted({c.group for c in all_checks()})
-        raise ValueError(f"--only {only!r} matches no check; give a part of an op's name, or a group: {', '.join(names)}.")
+        raise ValueError(f"--only {only!r} matches no check; give a part of an op's name, or a group: {', '.join(GROUPS)}.")
     proven = load(backend)
     rows = rows_of(proven, chosen, examples, halves)
     failed = _as_json(rows) if as_json else _as_table(rows, proven)
@@ -60,7 +58,10 @@ def _as_table(rows, backend) -> int:
 
     console = Console(highlight=False)
     console.print(f"[bold]{backend.name}[/] {backend.version} on {backend.device}, against the float64 oracle")
-    console.print("worst: the largest error of any result, as a share of its bound (spec/accuracy.md); above 1 is a failure\n")
+    console.print(
+        "worst: the largest error of any result, as a share of its bound (spec/accuracy.md); above 1 is a failure\n",
+        soft_wrap=True,
+    )
     header = f"{'op':<36}{'dtype':<10}{'kernels':<9}{'cases':>6}{'worst':>9}"
     group, done, failures = "", 0, []
     for row in rows:

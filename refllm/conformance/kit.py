@@ -10,6 +10,8 @@ from refllm.array_api import Backend, kernels
 
 from .check import Check
 
+GROUPS = ("array_api", "layers", "models", "training", "decoding")  # the floors, from the ground up
+
 
 class Row(NamedTuple):
     """One line of the report."""
@@ -28,7 +30,8 @@ def all_checks() -> list[Check]:
     from . import array_checks, layer_checks, model_checks, sampling_checks, training_checks
 
     modules = (array_checks, layer_checks, model_checks, training_checks, sampling_checks)
-    return [check for module in modules for check in module.CHECKS]
+    checks = [check for module in modules for check in module.CHECKS]
+    return sorted(checks, key=lambda check: GROUPS.index(check.group))
 
 
 def run(
