@@ -9,10 +9,11 @@ Needs torch and transformers: pip install 'refllm[oracle]'.
 
 import datetime
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -192,6 +193,330 @@ def cross_entropy() -> Iterator[Case]:
         yield case("linear_cross_entropy", with_head, inputs, ("x", "weight"))
 
 
+# Models, by transformers. Names and layouts on the left are the specification's, on the right Hugging Face's.
+
+GPT2_NAMES = {
+    "embedding": "transformer.wte.weight",
+    "position_embedding": "transformer.wpe.weight",
+    "layers.{i}.attention_norm.gain": "transformer.h.{i}.ln_1.weight",
+    "layers.{i}.attention_norm.bias": "transformer.h.{i}.ln_1.bias",
+    "layers.{i}.attention.qkv": "transformer.h.{i}.attn.c_attn.weight",
+    "layers.{i}.attention.qkv_bias": "transformer.h.{i}.attn.c_attn.bias",
+    "layers.{i}.attention.o": "transformer.h.{i}.attn.c_proj.weight",
+    "layers.{i}.attention.o_bias": "transformer.h.{i}.attn.c_proj.bias",
+    "layers.{i}.ffn_norm.gain": "transformer.h.{i}.ln_2.weight",
+    "layers.{i}.ffn_norm.bias": "transformer.h.{i}.ln_2.bias",
+    "layers.{i}.ffn.up": "transformer.h.{i}.mlp.c_fc.weight",
+    "layers.{i}.ffn.up_bias": "transformer.h.{i}.mlp.c_fc.bias",
+    "layers.{i}.ffn.down": "transformer.h.{i}.mlp.c_proj.weight",
+    "layers.{i}.ffn.down_bias": "transformer.h.{i}.mlp.c_proj.bias",
+    "norm.gain": "transformer.ln_f.weight",
+    "norm.bias": "transformer.ln_f.bias",
+}
+LLAMA_NAMES = {  # all matrices but the embedding lie transposed
+    "embedding": "model.embed_tokens.weight",
+    "layers.{i}.attention_norm": "model.layers.{i}.input_layernorm.weight",
+    "layers.{i}.attention.q": "model.layers.{i}.self_attn.q_proj.weight",
+    "layers.{i}.attention.k": "model.layers.{i}.self_attn.k_proj.weight",
+    "layers.{i}.attention.v": "model.layers.{i}.self_attn.v_proj.weight",
+    "layers.{i}.attention.o": "model.layers.{i}.self_attn.o_proj.weight",
+    "layers.{i}.ffn_norm": "model.layers.{i}.post_attention_layernorm.weight",
+    "layers.{i}.ffn.gate": "model.layers.{i}.mlp.gate_proj.weight",
+    "layers.{i}.ffn.up": "model.layers.{i}.mlp.up_proj.weight",
+    "layers.{i}.ffn.down": "model.layers.{i}.mlp.down_proj.weight",
+    "norm": "model.norm.weight",
+    "lm_head": "lm_head.weight",
+}
+
+
+class Made(NamedTuple):
+    """A model of transformers beside its parameters under the specification's names."""
+
+    op: str
+    config: dict[str, Any]
+    model: torch.nn.Module
+    tensors: dict[str, torch.nn.Parameter]
+
+    def transposed(self, name: str) -> bool:
+        return self.op == "llama" and self.tensors[name].ndim == 2 and name != "embedding"
+
+    def shown(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        return (tensor.T if self.transposed(name) else tensor).detach().clone()
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        return {name: self.shown(name, tensor) for name, tensor in self.tensors.items()}
+
+    def gradients(self) -> dict[str, torch.Tensor]:
+        return {f"d{name}": self.shown(name, tensor.grad) for name, tensor in self.tensors.items()}
+
+
+def made(op: str, config: dict[str, Any], model: torch.nn.Module, names: dict[str, str]) -> Made:
+    """Give every parameter a drawn value: matrices within ±1/2, gains and biases as deviations of at most 1/4."""
+    theirs = dict(model.named_parameters())
+    every = [n.format(i=i) for n in names for i in range(config["n_layers"] if "{i}" in n else 1)]
+    order = sorted(every, key=lambda n: (_place(n), every.index(n)))
+    paths = {ours.format(i=i): path.format(i=i) for ours, path in names.items() for i in range(config["n_layers"])}
+    tensors = {n: theirs[paths[n]] for n in order if paths[n] in theirs}
+    for name, tensor in tensors.items():
+        gain = tensor.ndim == 1 and not name.endswith("bias")
+        unit, largest = (1 / 256, 0.25) if tensor.ndim == 1 else (1 / 128, 0.5)
+        tensor.data = draw(*tensor.shape, unit=unit, largest=largest) + (1.0 if gain else 0.0)
+    assert len(tensors) == len(theirs)
+    return Made(op, config, model.double().eval(), tensors)
+
+
+def _place(name: str) -> tuple[int, int]:
+    """Reading order: the embeddings, the layers by number, what follows them."""
+    if name.startswith("layers."):
+        return 1, int(name.split(".")[1])
+    return (0, 0) if "embedding" in name else (2, 0)
+
+
+def make_gpt2(**changes: Any) -> Made:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = {"vocab_size": 7, "d_model": 6, "n_layers": 2, "n_heads": 2, "max_positions": 10, "d_ff": 8}
+    config = sizes | {"norm_eps": 1e-5, "activation": "gelu_tanh"} | changes
+    theirs = GPT2Config(
+        vocab_size=config["vocab_size"],
+        n_embd=config["d_model"],
+        n_layer=config["n_layers"],
+        n_head=config["n_heads"],
+        n_positions=config["max_positions"],
+        n_inner=config["d_ff"],
+        layer_norm_epsilon=config["norm_eps"],
+        activation_function={"gelu_tanh": "gelu_new", "gelu_erf": "gelu"}[config["activation"]],
+        attn_pdrop=0.0,
+        embd_pdrop=0.0,
+        resid_pdrop=0.0,
+        bos_token_id=None,
+        eos_token_id=None,
+        attn_implementation="eager",
+    )
+    return made("gpt2", config, GPT2LMHeadModel(theirs), GPT2_NAMES)
+
+
+def make_llama(**changes: Any) -> Made:
+    from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+    sizes = {"vocab_size": 7, "d_model": 8, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_head": 4, "d_ff": 5}
+    rest = {"max_positions": 10, "rope_theta": 100.0, "norm_eps": 1e-5, "tied": False, "window": None, "rope_scaling": None}
+    config = sizes | rest | changes
+    parameters = {"rope_type": "default", "rope_theta": config["rope_theta"]}
+    if scaling := config["rope_scaling"]:
+        parameters |= {"rope_type": "llama3", "original_max_position_embeddings": scaling["original_max_position"]}
+        parameters |= {name: scaling[name] for name in ("factor", "low_freq_factor", "high_freq_factor")}
+    fields = {
+        "vocab_size": config["vocab_size"],
+        "hidden_size": config["d_model"],
+        "num_hidden_layers": config["n_layers"],
+        "num_attention_heads": config["n_heads"],
+        "num_key_value_heads": config["n_kv_heads"],
+        "head_dim": config["d_head"],
+        "intermediate_size": config["d_ff"],
+        "max_position_embeddings": config["max_positions"],
+        "rms_norm_eps": config["norm_eps"],
+        "rope_parameters": parameters,
+        "tie_word_embeddings": config["tied"],
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+        "attn_implementation": "eager",
+    }
+    if config["window"] is None:
+        model = LlamaForCausalLM(LlamaConfig(**fields))
+    else:
+        model = MistralForCausalLM(MistralConfig(**fields, sliding_window=config["window"]))
+    return made("llama", config, model, LLAMA_NAMES)
+
+
+SCALING = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position": 8}
+
+
+def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=-100)
+
+
+def forward_and_backward(made: Made, B: int, T: int) -> Case:
+    tokens, targets = (torch.randint(0, made.config["vocab_size"], (B, T)) for _ in range(2))
+    targets[0, 0] = -100
+    inputs = {"config": made.config, "params": made.parameters(), "tokens": tokens, "targets": targets}
+    logits = made.model(tokens).logits
+    loss = loss_of(logits, targets)
+    loss.backward()
+    return {"op": made.op, "inputs": inputs, "outputs": {"logits": logits, "loss": loss} | made.gradients()}
+
+
+def gpt2() -> Iterator[Case]:
+    yield forward_and_backward(make_gpt2(), 2, 5)
+    yield forward_and_backward(make_gpt2(n_layers=1, n_heads=3, activation="gelu_erf"), 1, 4)
+
+
+def llama() -> Iterator[Case]:
+    yield forward_and_backward(make_llama(), 2, 5)
+    yield forward_and_backward(make_llama(n_layers=1, tied=True, n_kv_heads=1, norm_eps=1e-6), 1, 4)
+    yield forward_and_backward(make_llama(n_layers=1, rope_scaling=SCALING, d_head=6, n_heads=2), 1, 6)
+    yield forward_and_backward(make_llama(n_layers=1, window=3, n_kv_heads=4), 1, 7)
+
+
+def prefill_decode() -> Iterator[Case]:
+    for make, prompts in (
+        (make_gpt2, [[3, 1, 4]]),
+        (make_llama, [[3, 1, 4]]),
+        (make_gpt2, [[5, 2, 6, 0], [1], [4, 4]]),
+        (lambda: make_llama(n_layers=1, tied=True), [[5, 2, 6, 0], [1], [4, 4]]),
+    ):
+        made, n_tokens = make(), 5
+        T = max(map(len, prompts))
+        tokens = torch.tensor([[0] * (T - len(p)) + p for p in prompts])
+        valid = torch.tensor([[False] * (T - len(p)) + [True] * len(p) for p in prompts])
+        generated = made.model.generate(
+            tokens,
+            attention_mask=valid.long(),
+            do_sample=False,
+            max_new_tokens=n_tokens,
+            output_logits=True,
+            return_dict_in_generate=True,
+            pad_token_id=0,
+        )
+        inputs = {"architecture": made.op, "config": made.config, "params": made.parameters(), "tokens": tokens, "valid": valid}
+        logits = torch.stack(list(generated.logits), dim=1)
+        yield {"op": "decode", "inputs": inputs, "outputs": {"tokens": generated.sequences[:, T:], "logits": logits}}
+
+
+# Training, by torch.optim
+
+
+def adamw() -> Iterator[Case]:
+    start, decayed = draw(6), 4
+    matrix, vector = (torch.nn.Parameter(part.clone()) for part in (start[:decayed], start[decayed:]))
+    settings = {"lr": 0.015625, "beta1": 0.75, "beta2": 0.875, "eps": 2.0**-20, "weight_decay": 0.25}
+    optimizer = torch.optim.AdamW(
+        [{"params": [matrix], "weight_decay": settings["weight_decay"]}, {"params": [vector], "weight_decay": 0.0}],
+        lr=settings["lr"],
+        betas=(settings["beta1"], settings["beta2"]),
+        eps=settings["eps"],
+    )
+    before = [start, torch.zeros(6), torch.zeros(6)]
+    for step in (1, 2, 3):
+        grads = draw(6)
+        matrix.grad, vector.grad = grads[:decayed].clone(), grads[decayed:].clone()
+        optimizer.step()
+        after = [torch.cat([matrix.detach(), vector.detach()])]
+        after += [torch.cat([optimizer.state[p][moment] for p in (matrix, vector)]) for moment in ("exp_avg", "exp_avg_sq")]
+        names = ("parameters", "mean", "square")
+        inputs = dict(zip(names, before, strict=True)) | {"grads": grads, "step": step} | settings | {"n_decayed": decayed}
+        yield {"op": "adamw_update", "inputs": inputs, "outputs": dict(zip(names, after, strict=True))}
+        before = [rounded(x) for x in after]
+        matrix.data, vector.data = before[0][:decayed].clone(), before[0][decayed:].clone()
+        for p, part in ((matrix, slice(decayed)), (vector, slice(decayed, None))):
+            optimizer.state[p]["exp_avg"], optimizer.state[p]["exp_avg_sq"] = before[1][part].clone(), before[2][part].clone()
+    for limit in (1.0, 100.0):
+        grads = draw(9)
+        parameter = torch.nn.Parameter(torch.zeros(9))
+        parameter.grad = grads.clone()
+        norm = torch.nn.utils.clip_grad_norm_([parameter], limit)
+        yield {"op": "clip", "inputs": {"vector": grads, "limit": limit}, "outputs": {"norm": norm, "clipped": parameter.grad}}
+
+
+def rounded(x: torch.Tensor) -> torch.Tensor:
+    """The nearest multiples of 1/256, which every dtype holds as long as they are below 1/2; float32 always."""
+    return torch.round(x * 256) / 256
+
+
+def schedule() -> Iterator[Case]:
+    from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, SequentialLR
+
+    peak, steps, final = 0.5, 24, 0.125
+    for name, warmup, decay in (
+        ("cosine", 0, None),
+        ("cosine", 5, None),
+        ("cosine", 4, 9),
+        ("wsd", 4, None),
+        ("constant", 3, None),
+    ):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
+        rising = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
+        if name == "cosine":
+            length = decay or steps - warmup
+            falling = CosineAnnealingLR(optimizer, T_max=length, eta_min=final * peak)
+            parts, ends = [rising, falling, ConstantLR(optimizer, factor=final, total_iters=99)], [warmup, warmup + length]
+        elif name == "wsd":
+            length = decay or steps // 5
+            falling = LinearLR(optimizer, start_factor=1.0, end_factor=final, total_iters=length)
+            parts, ends = [rising, ConstantLR(optimizer, factor=1.0), falling], [warmup, steps - length]
+        else:
+            parts, ends = [rising, ConstantLR(optimizer, factor=1.0)], [warmup]
+        if warmup == 0:
+            parts, ends = parts[1:], ends[1:]
+        scheduler = SequentialLR(optimizer, parts, milestones=ends)
+        rates = []
+        for _ in range(steps):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        inputs = {"peak": peak, "schedule": name, "steps": steps, "warmup_steps": warmup, "decay_steps": decay}
+        yield {"op": "learning_rate", "inputs": inputs | {"final_fraction": final}, "outputs": {"rates": torch.tensor(rates)}}
+
+
+def train_step() -> Iterator[Case]:
+    """Four updates: micro-batches with ignored targets, clipping, warm-up and cosine, decay on matrices only."""
+    for made in (make_gpt2(n_layers=1), make_llama(n_layers=1, tied=True)):
+        training = {"steps": 4, "learning_rate": 0.03125, "accumulation": 2, "warmup_steps": 1, "beta2": 0.9375, "eps": 2.0**-10}
+        training |= {"final_fraction": 0.125, "beta1": 0.875, "weight_decay": 0.5, "clip": 0.5, "context": 4, "batch": 2}
+        before = made.parameters()
+        groups = [
+            {"params": [p for p in made.tensors.values() if p.ndim >= 2], "weight_decay": training["weight_decay"]},
+            {"params": [p for p in made.tensors.values() if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(training["beta1"], training["beta2"]), eps=training["eps"])
+        rates = [0.015625, *(0.03125 * (0.125 + 0.875 * (1 + math.cos(math.pi * t / 3)) / 2) for t in range(3))]
+        batches, losses, norms = [], [], []
+        for rate in rates:
+            tokens, targets = (torch.randint(0, made.config["vocab_size"], (2, 2, 4)) for _ in range(2))
+            targets = torch.where(torch.rand(targets.shape) < 0.2, -100, targets)
+            optimizer.zero_grad()
+            loss = loss_of(made.model(tokens.reshape(4, 4)).logits, targets)
+            loss.backward()
+            norms.append(torch.nn.utils.clip_grad_norm_(list(made.tensors.values()), training["clip"]))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            losses.append(loss.detach())
+            batches.append({"tokens": tokens, "targets": targets})
+        inputs = {"architecture": made.op, "config": made.config, "training": training, "params": before, "batches": batches}
+        outputs = {"losses": torch.stack(losses), "norms": torch.stack(norms)} | made.parameters()
+        yield {"op": "train_step", "inputs": inputs, "outputs": outputs}
+
+
+# Sampling, by transformers' logits processors and torch's search in the distribution function
+
+
+def sampling() -> Iterator[Case]:
+    from transformers import TopKLogitsWarper, TopPLogitsWarper
+
+    logits = torch.stack([torch.randperm(24)[:9].double() / 4 for _ in range(3)])  # all different: no ties
+    for k in (1, 4, 9):
+        kept = torch.isfinite(TopKLogitsWarper(k)(None, logits))
+        yield {"op": "top_k", "inputs": {"logits": logits, "k": k}, "outputs": {"kept": kept}}
+    for p in (0.25, 0.5, 0.9375):
+        kept = torch.isfinite(TopPLogitsWarper(p)(None, logits))
+        yield {"op": "top_p", "inputs": {"logits": logits, "p": p}, "outputs": {"kept": kept}}
+    for temperature, k, p in ((0, None, None), (1.0, None, None), (0.5, 5, None), (2.0, None, 0.75), (1.0, 6, 0.75)):
+        cut = logits / temperature if temperature else logits
+        cut = TopKLogitsWarper(k)(None, cut) if k else cut
+        cut = TopPLogitsWarper(p)(None, cut) if p else cut
+        uniforms = torch.randint(0, 64, (3,)).double() / 64
+        reached = torch.cumsum(F.softmax(cut, dim=-1), dim=-1)
+        tokens = torch.searchsorted(reached, uniforms[:, None], right=True)[:, 0] if temperature else torch.argmax(logits, dim=-1)
+        sampler = {"temperature": temperature, "top_k": k, "top_p": p}
+        yield {
+            "op": "sample",
+            "inputs": {"logits": logits, "uniforms": uniforms, "sampler": sampler},
+            "outputs": {"tokens": tokens},
+        }
+
+
 PAGES: dict[str, Callable[[], Iterator[Case]]] = {
     "layers/linear": linear,
     "layers/embedding": embedding,
@@ -206,6 +531,13 @@ PAGES: dict[str, Callable[[], Iterator[Case]]] = {
     "layers/blockwise_attention": blockwise_attention,
     "layers/dropout": dropout,
     "layers/cross_entropy": cross_entropy,
+    "models/gpt2": gpt2,
+    "models/llama": llama,
+    "training/adamw": adamw,
+    "training/schedule": schedule,
+    "training/train_step": train_step,
+    "decoding/sampling": sampling,
+    "decoding/prefill_decode": prefill_decode,
 }
 
 
