@@ -58,8 +58,8 @@ def merge_long(ids: list[int], merges: Merges) -> list[int]:
         offer(i, i + 1)
     while heap:
         _, left, right, new, left_id, right_id = heapq.heappop(heap)
-        if ids[left] != left_id or ids[right] != right_id or after[left] != right:
-            continue  # one of the two was merged since
+        if ids[left] != left_id or ids[right] != right_id:
+            continue  # one of the two was merged since; two that are left as they were are neighbours still
         ids[left], ids[right] = new, -1
         after[left] = after[right]
         if after[left] < n:

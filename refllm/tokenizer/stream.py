@@ -21,6 +21,4 @@ class StreamDecoder:
 
     def finish(self) -> str:
         """What is left at the end: U+FFFD for an unfinished character, else nothing. The decoder is then as new."""
-        rest = self._decoder.decode(b"", final=True)
-        self._decoder.reset()
-        return rest
+        return self._decoder.decode(b"", final=True)
