@@ -48,7 +48,7 @@ def sentence(error: Exception) -> str:
         return "the memory does not suffice: make the batch, the context or the model smaller."
     if isinstance(error, OSError) and error.errno is not None:
         where = f"{error.filename}: " if error.filename else ""
-        todo = "; free some space and go on with refllm resume RUN" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        todo = "; make room and run the command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         return f"{where}{(error.strerror or os.strerror(error.errno)).lower()}{todo}."
     return str(error) or type(error).__name__
 

@@ -1,0 +1,129 @@
+"""Every setting of a run as a flag: what it means in a line, and the values that a run begins from."""
+
+import inspect
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+MODEL = {
+    "architecture": "llama or gpt2.",
+    "d_model": "Width of the residual stream.",
+    "n_layers": "Blocks.",
+    "n_heads": "Query heads.",
+    "n_kv_heads": "Key and value heads, which groups of query heads share; as many as query heads if not given (llama).",
+    "d_head": "Width of a head; d_model / n_heads if not given (llama).",
+    "d_ff": "Width of the feed-forward part; 8/3 of d_model (llama) or 4 times (gpt2) if not given.",
+    "max_positions": "Longest sequence that the model can read, in tokens; the context if not given.",
+    "rope_theta": "Base of the rotary frequencies (llama).",
+    "norm_eps": "Added to the mean square, or variance, before its root is taken.",
+    "tied": "true: the head is the embedding, transposed (llama).",
+    "window": "Positions that a query sees, its own included; all before it if not given (llama).",
+    "activation": "gelu_tanh or gelu_erf (gpt2).",
+}
+DATA = {
+    "tokenizer": "A tokenizer.json, or a folder that holds one; one is trained if not given.",
+    "vocab_size": "Tokens of the tokenizer that is trained.",
+    "held_out": "Share of the text, its end, kept for evaluation.",
+}
+TRAINING = {
+    "context": "Tokens in a window.",
+    "batch": "Windows in a micro-batch.",
+    "accumulation": "Micro-batches in a step.",
+    "steps": "Updates of the weights.",
+    "learning_rate": "Its peak.",
+    "schedule": "cosine, constant or wsd (warm-up, stable, decay).",
+    "warmup_steps": "Steps in which the rate rises.",
+    "decay_steps": "Steps in which it falls; all after the warm-up (cosine) or a fifth of all (wsd) if not given.",
+    "final_fraction": "Of the peak, where the rate ends.",
+    "beta1": "Memory of AdamW's mean gradient.",
+    "beta2": "Memory of its mean square.",
+    "eps": "Added to the root of the mean square.",
+    "weight_decay": "On matrices only, times the rate.",
+    "clip": "Largest norm of the gradient; 0 for none.",
+    "dropout": "Share of numbers forgotten at random.",
+    "checkpointing": "true: compute activations again in the backward pass instead of keeping them.",
+    "seed": "Decides the first weights, the order of the data and dropout.",
+    "evaluate_every": "Steps between evaluations.",
+    "evaluation_windows": "Windows of held-out text in an evaluation; 0 for all.",
+    "checkpoint_every": "Steps between checkpoints.",
+    "dtype": "float32, float64 or bfloat16.",
+}
+TABLES = {"model": MODEL, "data": DATA, "training": TRAINING}
+NO_FLAG = ("model.vocab_size", "model.rope_scaling", "data.path", "training.backend")  # from the data, a file, --data, --backend
+
+# The quickstart's settings, and what refllm train begins from: the best of those tried on the Python reference in 3 minutes.
+BEGINNING: dict[str, dict[str, Any]] = {
+    "model": {"architecture": "llama", "d_model": 192, "n_layers": 4, "n_heads": 6, "tied": True},
+    "data": {"vocab_size": 1024, "held_out": 0.1},
+    "training": {
+        "context": 128,
+        "batch": 16,
+        "steps": 800,
+        "learning_rate": 3e-3,
+        "warmup_steps": 80,
+        "final_fraction": 0.05,
+        "beta2": 0.99,
+        "weight_decay": 0.1,
+        "dropout": 0.2,
+        "evaluate_every": 50,
+        "evaluation_windows": 0,
+        "checkpoint_every": 100,
+    },
+}
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a flag for every setting: those given arrive as its argument `settings`, {"training.steps": "800"}."""
+    signature = inspect.signature(command)
+    own = [p for name, p in signature.parameters.items() if name != "settings"]
+    flags = {}
+    for table, descriptions in TABLES.items():
+        for name, meaning in descriptions.items():
+            flag, panel = f"--{name.replace('_', '-')}", table.capitalize()
+            option = typer.Option(flag, help=meaning, metavar="VALUE", rich_help_panel=panel, show_default=False)
+            kind = Annotated[str | None, option]
+            flags[f"{table}_{name}"] = (f"{table}.{name}", kind)
+
+    def call(**arguments: Any) -> None:
+        given = {setting: arguments.pop(flag) for flag, (setting, _) in flags.items()}
+        command(**arguments, settings={name: value for name, value in given.items() if value is not None})
+
+    added = [inspect.Parameter(f, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=k) for f, (_, k) in flags.items()]
+    keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    call.__signature__ = signature.replace(parameters=[*keyword, *added])  # type: ignore[attr-defined]  # typer reads it
+    call.__annotations__ = {p.name: p.annotation for p in [*own, *added]}
+    call.__name__, call.__doc__ = command.__name__, command.__doc__
+    return call
+
+
+def free_folder(folder: Path) -> Path:
+    """The folder, or the first of folder-2, folder-3, … that does not exist yet."""
+    candidates = (folder if n == 1 else folder.with_name(f"{folder.name}-{n}") for n in itertools.count(1))
+    return next(candidate for candidate in candidates if not candidate.exists())
+
+
+def configured(path: Path | None, settings: Mapping[str, str], file: Path | None = None) -> Any:
+    """The RunConfig of a text and the settings given, over those of a file, or of BEGINNING where there is no file."""
+    from refllm.training import config as configs
+
+    if file is not None:
+        return configs.override(configs.read(file), dict(settings) | ({"data.path": str(path)} if path else {}))
+    tables = {name: dict(table) for name, table in BEGINNING.items()} | {"data": BEGINNING["data"] | {"path": str(path)}}
+    architecture = settings.get("model.architecture", "llama")
+    if architecture != "llama":
+        tables["model"] = {"architecture": architecture} | {n: tables["model"][n] for n in ("d_model", "n_layers", "n_heads")}
+    model = tables["model"]
+    d_model, n_heads = (_number(settings.get(f"model.{n}"), model[n]) for n in ("d_model", "n_heads"))
+    if architecture == "gpt2":
+        model["d_ff"] = 4 * d_model
+    elif architecture == "llama":
+        model |= {"n_kv_heads": n_heads, "d_head": d_model // n_heads, "d_ff": -(-8 * d_model // 3 // 32) * 32}
+    return configs.override(configs.from_tables(tables), settings)
+
+
+def _number(given: str | None, otherwise: int) -> int:
+    """A flag's whole number, if it is one; what it says otherwise is for `override` to refuse."""
+    return int(given) if given and given.isdecimal() and int(given) > 0 else otherwise
