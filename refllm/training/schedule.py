@@ -2,7 +2,7 @@
 
     warm-up    (step + 1) / (warmup + 1)                          for step < warmup
     cosine     f + (1 − f) · (1 + cos(π·t)) / 2                   Loshchilov & Hutter 2016, arXiv:1608.03983, eq. 5
-    wsd        1, then 1 − (1 − f) · t over the last steps        warm-up–stable–decay: Hu et al. 2024, arXiv:2404.06395;
+    wsd        1, then f + (1 − f) · (1 − t) over the last steps  warm-up–stable–decay: Hu et al. 2024, arXiv:2404.06395;
                                                                   the linear decay: Hägele et al. 2024, arXiv:2405.18392
     constant   1
 
@@ -25,7 +25,7 @@ def cosine(step: int, begin: int, end: int, final_fraction: float) -> float:
 
 def linear(step: int, begin: int, end: int, final_fraction: float) -> float:
     """1 until `begin`, then a straight line down to final_fraction at `end`, and that from there on."""
-    return 1 - (1 - final_fraction) * passed(step, begin, end)
+    return final_fraction + (1 - final_fraction) * (1 - passed(step, begin, end))
 
 
 def constant(step: int, begin: int, end: int, final_fraction: float) -> float:

@@ -1,5 +1,7 @@
 """What the tests of training share: a small text and a small configuration over it."""
 
+import os
+
 import pytest
 
 from refllm.training.config import from_tables
@@ -12,6 +14,14 @@ LINES = [
     for colour in ("red", "green", "grey")
     for thing in ("fence", "stone", "river")
 ]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def unforced_writes():
+    """Writes are not forced to the disk: no test cuts the power, and forcing takes most of a small run's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture

@@ -80,14 +80,41 @@ def test_norm_and_clip_equal_those_of_torch(limit):
 
 
 @given(values=numbers, limit=st.floats(1e-3, 10))
-def test_a_clipped_gradient_is_no_longer_than_the_limit_and_keeps_its_direction(values, limit):
+def test_clipping_keeps_direction_and_never_lengthens(values, limit):
     grads = np.array(values)
+    length = float(global_norm(grads))
     clipped = clip(grads, global_norm(grads), limit)
-    assert float(global_norm(clipped)) <= limit * (1 + 1e-12)
-    scale = float(global_norm(clipped)) / max(float(global_norm(grads)), 1e-300)
-    np.testing.assert_allclose(clipped, grads * scale, rtol=1e-9, atol=1e-12)
+    factor = min(1.0, limit / (length + 1e-6))
+    np.testing.assert_allclose(clipped, grads * factor, rtol=1e-12)
+    assert float(global_norm(clipped)) <= min(limit, length) * (1 + 1e-12)
 
 
 def test_a_short_gradient_is_not_clipped():
     grads = np.array([0.3, -0.4])
     assert clip(grads, global_norm(grads), 1.0).tolist() == grads.tolist()
+
+
+def test_the_first_update_is_as_long_as_the_learning_rate():
+    grads = np.array([1e-30, -3.0, 5e20, 0.25])
+    zero = np.zeros(4)
+    out, _, _ = adamw_update(np.ones(4), grads, zero.copy(), zero.copy(), 1, 0.125, 0.9, 0.99, 0.0, 0.0, 4)
+    np.testing.assert_allclose(1 - out, 0.125 * np.sign(grads), rtol=1e-12)
+
+
+@given(scale=st.floats(1e-6, 1e6))
+def test_adamw_ignores_the_scale_of_the_gradients(scale):
+    def trained(scale):
+        rng = np.random.default_rng(0)
+        state = rng.normal(size=9), np.zeros(9), np.zeros(9)
+        for step in range(1, 6):
+            state = adamw_update(state[0], scale * rng.normal(size=9), *state[1:], step, 1e-2, 0.9, 0.99, 0.0, 0.0, 9)
+        return state[0]
+
+    np.testing.assert_allclose(trained(scale), trained(1.0), rtol=1e-12)
+
+
+def test_decay_without_gradients_is_geometric():
+    state = np.array([1.0, -2.0]), np.zeros(2), np.zeros(2)
+    for step in range(1, 11):
+        state = adamw_update(state[0], np.zeros(2), *state[1:], step, 0.5, 0.9, 0.95, 1e-8, 0.1, 1)
+    np.testing.assert_allclose(state[0], [0.95**10, -2.0], rtol=1e-12)

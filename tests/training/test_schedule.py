@@ -51,17 +51,24 @@ def test_wsd_decays_over_a_fifth_of_the_steps_unless_told_otherwise():
     assert got[81] < 2.0
 
 
-@given(
-    schedule=st.sampled_from(sorted(SCHEDULES)),
-    steps=st.integers(1, 300),
-    warmup_steps=st.integers(0, 400),
-    decay_steps=st.none() | st.integers(1, 400),
-    final_fraction=st.floats(0, 1),
-)
-def test_a_rate_is_within_zero_and_the_peak_and_never_rises_after_the_warm_up(
-    schedule, steps, warmup_steps, decay_steps, final_fraction
-):
-    got = rates(schedule, steps, warmup_steps, decay_steps, final_fraction, until=steps + 20)
-    assert all(0 <= rate <= 2.0 for rate in got)
-    after = got[warmup_steps:]
-    assert all(later <= earlier * (1 + 1e-15) for earlier, later in zip(after, after[1:], strict=False))
+drawn = {
+    "schedule": st.sampled_from(sorted(SCHEDULES)),
+    "warmup_steps": st.integers(0, 60),
+    "decay_steps": st.none() | st.integers(1, 40),
+    "final_fraction": st.floats(0, 1),
+}
+
+
+@given(**drawn)
+def test_the_rate_never_leaves_its_bounds(schedule, warmup_steps, decay_steps, final_fraction):
+    got = rates(schedule, 100, warmup_steps, decay_steps, final_fraction, until=120)
+    assert all(0 < rate <= 2.0 for rate in got[:warmup_steps])
+    assert all(final_fraction * 2.0 * (1 - 1e-15) <= rate <= 2.0 for rate in got[warmup_steps:])
+
+
+@given(**drawn)
+def test_the_rate_rises_then_falls(schedule, warmup_steps, decay_steps, final_fraction):
+    got = rates(schedule, 100, warmup_steps, decay_steps, final_fraction, until=120)
+    rising, falling = got[: warmup_steps + 1], got[warmup_steps:]
+    assert all(earlier < later for earlier, later in zip(rising, rising[1:], strict=False))
+    assert all(later <= earlier * (1 + 1e-15) for earlier, later in zip(falling, falling[1:], strict=False))

@@ -74,7 +74,7 @@ def test_gradients_are_the_slope_of_the_loss(module, config):
     seed=st.integers(0, 99),
 )
 @settings(max_examples=15)
-def test_micro_batches_give_the_step_of_the_one_batch_they_make_up(sizes, ignored, seed):
+def test_accumulated_micro_batches_equal_the_whole_batch(sizes, ignored, seed):
     backend, rows = load("numpy"), sum(sizes)
     tokens, targets = drawn(seed, (rows, 8))
     targets = np.where(np.array(ignored).reshape(12, 8)[:rows], -100, targets)
@@ -127,7 +127,7 @@ def test_twenty_steps_follow_the_float64_oracle(backend, module, config, accumul
 
 
 @pytest.mark.parametrize(("module", "config"), MODELS)
-def test_recomputing_activations_gives_the_same_bits(backend, module, config):
+def test_checkpointing_changes_no_gradient(backend, module, config):
     def outcome(checkpointing):
         training = settings_for(checkpointing=checkpointing, dropout=0.2)
         state, losses = trained(module, config, training, backend, 3, lambda step: [drawn(step)])
