@@ -29,7 +29,9 @@ BUILT_IN = {
         "mlx",
         "pip install mlx" if sys.platform == "darwin" else "pip install 'mlx[cpu]' (or 'mlx[cuda12]', 'mlx[cuda13]' for NVIDIA)",
     ),
-    "cupy": BuiltIn("refllm.backends.cupy_backend", "cupy", "pip install cupy-cuda13x (or cupy-cuda12x for CUDA 12)"),
+    "cupy": BuiltIn(
+        "refllm.backends.cupy_backend", "cupy", "pip install 'cupy-cuda13x[ctk]' (or 'cupy-cuda12x[ctk]' for CUDA 12)"
+    ),
     "strict": BuiltIn("refllm.backends.strict_backend", "array_api_strict", "pip install array-api-strict"),
 }
 
