@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refllm.array_api import kernels, load
+from refllm.array_api import OPS, kernels, load
 from refllm.array_api.contract import PRIMITIVES, STANDARD
 from refllm.conformance import specification, vectors
 from refllm.conformance.specification import (
     agrees,
+    definitions,
     evaluate,
     gradients,
     pages,
@@ -22,12 +24,22 @@ from refllm.conformance.specification import (
     run_example,
     signatures,
 )
+from refllm.decoding import sampling
+from refllm.decoding.generate import generate
 from refllm.layers.attention import Mask
+from refllm.layers.kv_cache import KVCache, append
+from refllm.layers.rope import RopeScaling
+from refllm.models import architecture
+from refllm.models.model import Model
+from refllm.models.parameters import count
+from refllm.training import adamw, schedule
+from refllm.training.config import TrainingConfig
+from refllm.training.flat import arrange, pack
+from refllm.training.step import State, learner, loss_and_gradients, train_step
 
 PAGES = list(pages().values())
 EXAMPLES = [example for page in PAGES for example in page.examples]
 ARRAY_EXAMPLES = [example for page in PAGES for example in page.array_examples]
-LAWS = [law for page in PAGES for law in page.laws]
 CASES = vectors.all_cases()
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
@@ -213,6 +225,178 @@ def test_every_definition_with_axes_is_held_to_refllm():
     assert differentiable == set(DRAWN)
 
 
+def params_drawn(name, config, seed):
+    shapes = architecture(name).parameter_shapes(config)
+    rng = np.random.default_rng(seed)
+    return {n: rng.integers(-64, 65, shape) / 128 + (len(shape) == 1) for n, shape in shapes.items()}
+
+
+LLAMA = {
+    "vocab_size": 5,
+    "d_model": 4,
+    "n_layers": 2,
+    "n_heads": 4,
+    "d_head": 2,
+    "d_ff": 3,
+    "max_positions": 6,
+    "rope_theta": 50.0,
+}
+GPT2 = {"vocab_size": 5, "d_model": 4, "n_layers": 2, "n_heads": 2, "d_ff": 3, "max_positions": 6}
+MODELS = [
+    ("gpt2", GPT2),
+    ("gpt2", GPT2 | {"n_heads": 1, "n_layers": 1, "activation": "gelu_erf", "norm_eps": 0.25}),
+    ("llama", LLAMA | {"n_kv_heads": 2}),
+    ("llama", LLAMA | {"n_kv_heads": 4, "tied": True, "window": 2, "norm_eps": 0.25}),
+    ("llama", LLAMA | {"n_kv_heads": 1, "n_layers": 1, "rope_scaling": RopeScaling(4.0, 1.0, 4.0, 16)}),
+]
+
+
+@pytest.mark.parametrize(("name", "fields"), MODELS, ids=[f"{n}{i}" for i, (n, _) in enumerate(MODELS)])
+@pytest.mark.parametrize("seed", range(2))
+def test_a_models_definition_and_its_complex_step_agree_with_refllm(name, fields, seed, numpy_kernels):
+    config, rng = architecture(name).Config(**fields), np.random.default_rng(seed)
+    params, tokens = params_drawn(name, config, seed), rng.integers(0, config.vocab_size, (2, 4))
+    dlogits = rng.integers(-64, 65, (2, 4, config.vocab_size)) / 32
+
+    def defined(changed):
+        lists = specification.plain(params | changed)
+        return np.asarray([definitions()[name](lists, row, config) for row in tokens.tolist()])
+
+    output = architecture(name).forward(params, tokens, config)
+    assert_equal_within(output.logits, defined({}))
+    for parameter, gradient in architecture(name).backward(dlogits, output.saved).items():
+        direction = rng.integers(-64, 65, gradient.shape) / 64  # the gradient along a drawn direction, for each parameter
+        moved = params[parameter] + 1j * specification.STEP * direction
+        expected = np.sum(dlogits * defined({parameter: moved}).imag) / specification.STEP
+        assert_equal_within(np.sum(gradient * direction), expected)
+
+
+@pytest.mark.parametrize(("name", "fields"), MODELS, ids=[f"{n}{i}" for i, (n, _) in enumerate(MODELS)])
+def test_a_models_table_and_count_are_those_of_its_parameters(name, fields):
+    config = architecture(name).Config(**fields)
+    letters = {"V": "vocab_size", "D": "d_model", "H": "n_heads", "G": "n_kv_heads", "K": "d_head", "F": "d_ff"}
+    letters |= {"P": "max_positions", "L": "n_layers", "tied": "tied"}
+    sizes = {letter: getattr(config, field, None) for letter, field in letters.items()}
+    rows = specification.entries(f"models/{name}", "Parameter")
+    stated = {
+        row.format(i=i): eval(shape, {}, sizes)
+        for row, shape in rows.items()
+        for i in (range(config.n_layers) if "{i}" in row else [0])
+    }
+    if getattr(config, "tied", False):
+        del stated["lm_head"]
+    shapes = architecture(name).parameter_shapes(config)
+    assert stated == shapes
+    formula = definitions()[f"{name}_parameter_count"]
+    assert formula(*(sizes[n] for n in inspect.signature(formula).parameters)) == count(shapes)
+
+
+@given(st.data())
+def test_the_optimizers_definitions_agree_with_refllm(data):
+    P = data.draw(st.integers(1, 6))
+    vector, grads, mean = (data.draw(numbers(P)) for _ in range(3))
+    square, step, decayed = data.draw(numbers(P)) ** 2, data.draw(st.integers(1, 1000)), data.draw(st.integers(0, P))
+    arguments = (vector, grads, mean, square, step, 0.01, 0.9, 0.95, 1e-3, 0.1, decayed)
+    expected = definitions()["adamw_update"](*specification.plain(arguments))
+    numpy = load("numpy")
+    for table in ({}, numpy.kernels):
+        with kernels(numpy, table):
+            copies = (np.array(a) if isinstance(a, np.ndarray) else a for a in arguments)
+            for found, result in zip(adamw.adamw_update(*copies), expected, strict=True):
+                assert_equal_within(found, result)
+            norm = adamw.global_norm(vector)
+            assert_equal_within(norm, definitions()["global_norm"](vector.tolist()))
+            for limit in (0.5, 100.0):
+                expected_clip = definitions()["clip"](vector.tolist(), float(norm), limit)
+                assert_equal_within(adamw.clip(np.array(vector), np.asarray(norm), limit), expected_clip)
+
+
+@given(
+    st.integers(0, 120),
+    st.sampled_from(list(schedule.SCHEDULES)),
+    st.integers(1, 100),
+    st.integers(0, 20),
+    st.sampled_from([None, 1, 7, 50]),
+    st.sampled_from([0.0, 0.1, 1.0]),
+)
+def test_the_schedules_definition_agrees_with_refllm(step, name, steps, warmup, decay, final):
+    expected = definitions()["learning_rate"](step, 0.5, name, steps, warmup, decay, final)
+    settings = {"steps": steps, "warmup_steps": warmup, "decay_steps": decay, "final_fraction": final}
+    assert_equal_within(schedule.learning_rate(step, peak=0.5, schedule=name, **settings), expected)
+
+
+@given(st.data(), st.integers(1, 3), st.sampled_from([0.0, 0.5]))
+def test_the_training_steps_definition_agrees_with_refllm(data, n_micro, limit):
+    config = architecture("gpt2").Config(**GPT2)
+    settings = {"context": 4, "batch": 2, "steps": 9, "learning_rate": 0.125, "warmup_steps": 2, "eps": 1e-3}
+    training = TrainingConfig(**settings, accumulation=n_micro, clip=limit, dtype="float64")
+    pupil = learner(architecture("gpt2"), config, training)
+    vector = pack(params_drawn("gpt2", config, data.draw(st.integers(0, 99))), pupil.layout)
+    mean, square, step = vector / 8, vector * vector, data.draw(st.integers(0, 8))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    batches = [(rng.integers(0, 5, (2, 4)), rng.integers(0, 5, (2, 4))) for _ in range(n_micro)]
+    for _, targets in batches:
+        targets[rng.random((2, 4)) < 0.4] = -100
+    parts = [loss_and_gradients(vector, *batch, pupil.layout, pupil.model, config) for batch in batches]
+    counts = [int(np.sum(targets != -100)) for _, targets in batches]
+    given_parts = [float(loss) for loss, _ in parts], [grads.tolist() for _, grads in parts], counts
+    state = specification.plain((vector, mean, square))
+    updated, loss, norm = definitions()["train_step"](*state, step, *given_parts, training, pupil.layout.n_decayed)
+    after, metrics = train_step(State(np.array(vector), np.array(mean), np.array(square), step), batches, pupil)
+    for found, expected in zip((after.vector, after.mean, after.square), updated, strict=True):
+        assert_equal_within(found, expected)
+    assert_equal_within(metrics.loss, loss)
+    assert_equal_within(metrics.gradient_norm, norm)
+
+
+def test_the_layouts_definition_agrees_with_refllm():
+    for name, fields in MODELS:
+        shapes = architecture(name).parameter_shapes(architecture(name).Config(**fields))
+        assert definitions()["arrange"](shapes) == list(arrange(shapes).names)
+
+
+@given(st.data(), st.sampled_from([0, 0.5, 2.0]), st.sampled_from([None, 1, 3]), st.sampled_from([None, 0.3, 0.9, 1.0]))
+def test_the_samplers_definition_agrees_with_refllm(data, temperature, top_k, top_p):
+    logits, sampler = data.draw(numbers(3, data.draw(st.integers(1, 6)))), sampling.Sampler(temperature, top_k, top_p)
+    uniforms = data.draw(numbers(3)) / 8 + 0.5  # odd multiples of 1/256 and more: at no boundary of few equal logits
+    uniforms = uniforms + 1 / 1021
+    found = sampling.sample(logits, uniforms, sampler)
+    assert found.tolist() == [definitions()["sample"](row, u, sampler) for row, u in zip(logits.tolist(), uniforms, strict=True)]
+
+
+@pytest.mark.parametrize("sampler", [sampling.Sampler(0), sampling.Sampler(1.0, top_k=4), sampling.Sampler(0.5, top_p=0.9)])
+def test_generation_from_the_cache_is_its_definition_without_one(sampler):
+    config = architecture("llama").Config(**LLAMA | {"n_kv_heads": 2, "max_positions": 9})
+    params = params_drawn("llama", config, 0)
+    model, lists = Model(architecture("llama"), config, params), specification.plain(params)
+    uniforms = [float(sampling.uniforms(7, step, 1)[0]) for step in range(5)]
+    expected = definitions()["continued"](lambda t: definitions()["llama"](lists, t, config), [3, 1], 5, uniforms, sampler)
+    assert [int(step.tokens[0]) for step in generate(model, [3, 1], 5, sampler, seed=7)] == expected
+
+
+@given(st.integers(1, 4), st.integers(0, 3), st.integers(1, 3))
+def test_the_caches_definition_agrees_with_refllm(B, length, T):
+    rng = np.random.default_rng(length)
+    keys, values = ([rng.integers(0, 9, (B, 2, length + T + 1, 3)) / 1 for _ in range(2)] for _ in range(2))
+    k, v = rng.integers(0, 9, (B, 2, T, 3)) / 1, rng.integers(0, 9, (B, 2, T, 3)) / 1
+    before = KVCache(tuple(keys), tuple(values), length, None)
+    expected, k_so_far, v_so_far = definitions()["append"](specification.plain(before), 1, k.tolist(), v.tolist())
+    cache, ours_k, ours_v = append(before, 1, k, v)
+    assert (ours_k.tolist(), ours_v.tolist()) == (k_so_far, v_so_far)
+    assert specification.plain(cache.keys) == expected.keys
+    assert cache.length == expected.length == length
+
+
+def test_every_op_of_refllm_is_defined_in_the_specification():
+    for page in PAGES:
+        if page.facts.get("Code"):
+            importlib.import_module(
+                "refllm." + linked(page, "Code").removeprefix("refllm/").removesuffix(".py").replace("/", ".")
+            )
+    ours = {name for name, f in OPS.items() if f.__module__.startswith("refllm.") and not name.endswith("_backward")}
+    assert not ours - definitions().keys() - {"loss_and_gradients"}  # the model's and the loss's definitions together
+
+
 # Examples
 
 
@@ -245,6 +429,51 @@ def test_every_definition_page_has_examples():
 
 
 # Laws
+
+
+def names_tested_in(folder):
+    return {
+        node.name
+        for path in folder.glob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+def linked(page, fact):
+    """The path, from the root of the project, that a page's table links to."""
+    return page.facts[fact].partition("`")[2].partition("`")[0]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.laws], ids=lambda page: page.name)
+def test_every_law_is_tested_where_its_page_says(page):
+    folder = TESTS / page.name.partition("/")[0]
+    here = names_tested_in(folder) | names_tested_in(TESTS / "spec")
+    assert not [law.name for law in page.laws if f"test_{law.name}" not in here]
+
+
+def test_every_test_among_the_laws_is_a_law_of_a_page():
+    named = {f"test_{law.name}" for page in PAGES for law in page.laws}
+    tree = ast.parse((TESTS / "spec" / "test_laws.py").read_text(encoding="utf-8"))
+    assert not {n.name for n in tree.body if isinstance(n, ast.FunctionDef) and n.name.startswith("test_")} - named
+
+
+# One concept, one name
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "Code" in page.facts], ids=lambda page: page.name)
+def test_a_page_names_its_code_its_tests_and_its_vectors(page):
+    for fact in ("Code", "Tests"):
+        path = linked(page, fact)
+        assert (ROOT / path).is_file(), path
+        assert f"]({'../' * (page.name.count('/') + 1)}{path})" in page.facts[fact]
+    assert page.facts["Source"]
+    for path in page.vectors:
+        assert path.is_file()
+        assert path.stem == page.name.rpartition("/")[2]
+    if page.name.startswith("layers/"):
+        assert linked(page, "Code") == f"refllm/{page.name}.py"
+        assert linked(page, "Tests") == f"tests/layers/test_{page.name.removeprefix('layers/')}.py"
 
 
 # Vectors
