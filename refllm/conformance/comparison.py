@@ -14,7 +14,7 @@ def to_half(a, dtype: str):
     """Round float32 to the nearest value that a half dtype holds, still stored as float32."""
     if dtype == "float16":
         return np.clip(a, -65504, 65504).astype(np.float16).astype(np.float32)
-    bits = np.ascontiguousarray(a, dtype=np.float32).view(np.uint32)
+    bits = np.asarray(a, dtype=np.float32, order="C").view(np.uint32)
     nearest_even = bits + 0x7FFF + ((bits >> 16) & 1)
     return (nearest_even & np.uint32(0xFFFF0000)).view(np.float32)
 
