@@ -198,7 +198,8 @@ def _monotone(name, f):
     def bounded(x, /):
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             z = f(x.value)
-            argument = elementary_constants()[name][2] * x.dtype.eps * np.abs(x.value)
+            size = np.where(np.isfinite(x.value), np.abs(x.value), 0.0)  # an infinite argument is exact
+            argument = elementary_constants()[name][2] * x.dtype.eps * size
             if _MOVES.get() is not None:
                 z = f(_result(x.value, None, argument, x.dtype).value)
             off = x.error + argument
