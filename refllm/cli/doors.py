@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 WRONG = 2  # the exit status of an input that is refused
@@ -20,9 +21,11 @@ def run(argv: Sequence[str]) -> int:
     before = options[: options.index("--")] if "--" in options else options
     debug = "--debug" in before
     arguments = [a for a in before if a != "--debug"] + options[len(before) :]
+    told = warnings.showwarning
     try:
         from refllm.cli.commands import program
 
+        warnings.showwarning = lambda message, *where: _say(str(message))
         status = program(arguments)(args=arguments or ["--help"], prog_name="refllm", standalone_mode=False)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
@@ -40,6 +43,8 @@ def run(argv: Sequence[str]) -> int:
             raise
         _say(sentence(error))
         return WRONG
+    finally:
+        warnings.showwarning = told
 
 
 def sentence(error: Exception) -> str:

@@ -93,7 +93,7 @@ def _frame(axes: Any, lines: Sequence[dict[str, Any]]) -> None:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.set_xlim(steps[0], steps[-1])
+    axes.set_xlim(steps[0], max(steps[-1], steps[0] + 1))
     axes.set_xlabel("step (updates of the weights)", color=INK)
     axes.set_ylabel("loss (nats per token)", color=INK)
     axes.grid(True, color=FAINT, alpha=0.25, linewidth=0.6)

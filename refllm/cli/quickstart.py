@@ -1,5 +1,8 @@
 """`refllm quickstart`: from nothing to a small Llama that writes about Python, in three minutes."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -21,9 +24,9 @@ def quickstart(
     No download: every Python carries the text. On two cores it takes about three minutes.
     """
     from rich.console import Console
+    from rich.markup import escape
 
     from refllm import checkpoints
-    from refllm.cli.reference_text import python_reference
     from refllm.cli.session import next_steps, show_run, tokenizer_progress, train_watched
     from refllm.cli.settings import configured, free_folder
     from refllm.cli.streaming import report, stream
@@ -32,16 +35,10 @@ def quickstart(
 
     console = Console(highlight=False)
     folder = out or free_folder(Path("runs") / "quickstart")
-    what = "the Python language reference" if data is None else str(data)
+    what = "the Python language reference" if data is None else escape(str(data))
     console.print(f"\n[bold]refllm quickstart[/]: a small Llama learns {what}, with gradients written by hand.\n")
-    text = data
-    if text is None:
-        text = folder / "python_reference.txt"
-        reference = python_reference()
-        folder.mkdir(parents=True, exist_ok=True)
-        text.write_text(reference, encoding="utf-8")
-    settings = {"training.seed": str(seed)} | ({} if steps is None else short(steps))
-    with tokenizer_progress(console) as told:
+    settings = {"training.seed": str(seed)} | ({} if steps is None else {"training.steps": str(steps)})
+    with text_file(data, folder) as text, tokenizer_progress(console) as told:
         run = begin(folder, configured(text, settings), backend, told)
     show_run(console, run)
     best = train_watched(console, run)
@@ -50,7 +47,6 @@ def quickstart(
     times = stream(model, prompt, None, Sampler(temperature=0.7, top_p=0.9), seed, console)
     console.print()
     report(times, console)
-    console.print()
     commands = [
         ("another prompt", f'refllm generate {best} "Python is"'),
         ("after a stop", f"refllm resume {run.folder}"),
@@ -60,11 +56,21 @@ def quickstart(
     next_steps(console, commands)
 
 
-def short(steps: int) -> dict[str, str]:
-    """Settings of a run of so many steps: it warms up, evaluates and saves in proportion."""
-    from refllm.cli.settings import BEGINNING
+@contextmanager
+def text_file(data: Path | None, folder: Path) -> Iterator[Path]:
+    """The text to learn: that given, or Python's reference, written into the run folder. A failure takes it away again."""
+    if data is not None:
+        yield data
+        return
+    from refllm.cli.reference_text import python_reference
 
-    usual = BEGINNING["training"]
-    every = {name: max(1, min(usual[name], -(-steps // 4))) for name in ("evaluate_every", "checkpoint_every")}
-    settings = {"steps": steps, "warmup_steps": min(usual["warmup_steps"], steps // 10)} | every
-    return {f"training.{name}": str(value) for name, value in settings.items()}
+    reference, new, text = python_reference(), not folder.exists(), folder / "python_reference.txt"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not text.exists():
+        text.write_text(reference, encoding="utf-8")
+    try:
+        yield text
+    except BaseException:
+        if new:
+            shutil.rmtree(folder)
+        raise

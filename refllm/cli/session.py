@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
@@ -46,7 +47,7 @@ def show_run(console: Console, run: Run) -> None:
     passes = f"{t.steps * tokens / len(corpus.train):.1f} times the text"
     table.add_row("  training", f"{t.steps:,} steps of {tokens:,} tokens, {passes}; AdamW, {t.schedule} schedule")
     table.add_row("  backend", f"{run.backend.name} {run.backend.version} on {run.backend.device}, {t.dtype}")
-    table.add_row("  run", str(run.folder))
+    table.add_row("  run", escape(str(run.folder)))
     console.print(table)
     console.print()
 
@@ -93,10 +94,10 @@ def say_what_is_there(console: Console, run: Run, better: Best | None, drawn: bo
     table.add_row(f"    {run.metrics_path.name}", "the numbers of every step, a line of JSON each")
     if drawn:
         table.add_row("    loss.png", "the loss curve")
-    else:
-        table.add_row("    [yellow]no loss.png[/]", f"drawing the curve needs matplotlib: {plot.INSTALL}")
     console.print(table)
-    console.print()
+    if not drawn:
+        told = f"  The loss curve is not drawn: that needs matplotlib, [cyan]{escape(plot.INSTALL)}[/]."
+        console.print(told, soft_wrap=True)
 
 
 def next_steps(console: Console, steps: list[tuple[str, str]]) -> None:
@@ -105,6 +106,6 @@ def next_steps(console: Console, steps: list[tuple[str, str]]) -> None:
     table.add_column(no_wrap=True)
     table.add_column(style="bold cyan", overflow="fold")
     for meaning, command in steps:
-        table.add_row(f"  {meaning}", command)
-    console.print("[bold]Next[/]")
+        table.add_row(f"  {meaning}", escape(command))
+    console.print("\n[bold]Next[/]")
     console.print(table)

@@ -52,7 +52,7 @@ TRAINING = {
     "dtype": "float32, float64 or bfloat16.",
 }
 TABLES = {"model": MODEL, "data": DATA, "training": TRAINING}
-NO_FLAG = ("model.vocab_size", "model.rope_scaling", "data.path", "training.backend")  # from the data, a file, --data, --backend
+NO_FLAG = {"model.vocab_size", "model.rope_scaling", "data.path", "training.backend"}  # from the data; none; --data; --backend
 
 # The quickstart's settings, and what refllm train begins from: the best of those tried on the Python reference in 3 minutes.
 BEGINNING: dict[str, dict[str, Any]] = {
@@ -106,7 +106,12 @@ def free_folder(folder: Path) -> Path:
 
 
 def configured(path: Path | None, settings: Mapping[str, str], file: Path | None = None) -> Any:
-    """The RunConfig of a text and the settings given, over those of a file, or of BEGINNING where there is no file."""
+    """The RunConfig of a text and the settings given, over those of a file, or of BEGINNING where there is no file.
+
+    What BEGINNING's sizes depend on follows those given: the heads' width and the feed-forward part's from d_model and
+    n_heads, the warm-up and the evaluations from a smaller number of steps.
+    Raises ValueError for a setting that will not do, by its name.
+    """
     from refllm.training import config as configs
 
     if file is not None:
@@ -121,6 +126,11 @@ def configured(path: Path | None, settings: Mapping[str, str], file: Path | None
         model["d_ff"] = 4 * d_model
     elif architecture == "llama":
         model |= {"n_kv_heads": n_heads, "d_head": d_model // n_heads, "d_ff": -(-8 * d_model // 3 // 32) * 32}
+    training = tables["training"]
+    steps = _number(settings.get("training.steps"), training["steps"])
+    training["warmup_steps"] = min(training["warmup_steps"], steps // 10)
+    for every in ("evaluate_every", "checkpoint_every"):
+        training[every] = min(training[every], -(-steps // 2))
     return configs.override(configs.from_tables(tables), settings)
 
 

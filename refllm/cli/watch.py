@@ -50,7 +50,7 @@ def watch(run: Run, console: Console, reference: Level | None = None) -> Outcome
                 shown.show(progress)
         except KeyboardInterrupt:
             shown.live.stop()
-            console.print(interrupted(run, last))
+            console.print(interrupted(run, last), soft_wrap=True)
             raise
     return Outcome(last, shown.seconds())
 
