@@ -489,3 +489,19 @@ def test_numpy_keeps_the_vectors_in_float64(case, numpy_kernels):
 def test_every_backend_keeps_the_vectors_in_float32(case, backend):
     shares = vectors.held(case, backend, "float32")
     assert all(share <= 1 for share in shares.values()), shares
+
+
+@pytest.mark.parametrize("op", sorted({case.op for case in CASES} - {"train_step"}))
+def test_no_bound_is_so_wide_that_it_proves_nothing(op):
+    for case in (case for case in CASES if case.op == op):
+        for name, bound in vectors.bounds(case, "float32").items():
+            assert np.all(bound <= 1e-3 * max(1.0, float(np.max(np.abs(case.outputs[name]))))), (case.name, name, bound)
+
+
+def test_a_wrong_a_missing_and_a_misshapen_result_are_beyond_every_bound():
+    case = next(case for case in CASES if case.op == "rms_norm")
+    right = {name: np.asarray(y) for name, y in case.outputs.items()}
+    assert max(vectors.shares(case, right, "float32").values()) == 0
+    for wrong in (np.nan * right["dx"], right["dx"] * (1 + 1e-5), right["dx"][0], None, "text"):
+        assert vectors.shares(case, right | {"dx": wrong}, "float32")["dx"] > 1
+    assert vectors.shares(case, {"y": right["y"]}, "float32")["dx"] == np.inf
