@@ -17,6 +17,7 @@ import numpy as np
 
 from refllm.array_api import Backend, portable
 from refllm.array_api.contract import STANDARD
+from refllm.backends.kernels.mlx_kernels import KERNELS
 
 DTYPES = frozenset(("bool", "uint8", "uint16", "uint32", "int32", "int64", "float16", "bfloat16", "float32"))
 HALVES = (mx.float16, mx.bfloat16)
@@ -151,11 +152,12 @@ def memory():
     return mx.get_active_memory(), mx.get_peak_memory()
 
 
+ON_GPU = mx.default_device().type == mx.gpu
+
+
 def device() -> str:
     """The kind, cpu or gpu, and for a gpu the name that MLX knows it by."""
-    kind = mx.default_device().type
-    name = mx.device_info().get("device_name") if kind == mx.gpu else None
-    return kind.name if name is None else f"{kind.name} ({name})"
+    return f"gpu ({mx.device_info().get('device_name', 'unnamed')})" if ON_GPU else "cpu"
 
 
 ADAPTED = (finfo, iinfo, full, full_like, astype, clip, sum, mean, argmax, count_nonzero, cumulative_sum, sort, argsort)
@@ -185,6 +187,7 @@ backend = Backend(
         "all_sum": mx.distributed.all_sum,
         "dtypes": lambda: DTYPES,
     },
+    kernels=KERNELS if ON_GPU else {},
     array_type=mx.array,
     version=mx.__version__,
     device=device(),
