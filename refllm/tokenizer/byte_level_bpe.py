@@ -1,22 +1,22 @@
 """The byte-level BPE model (Radford et al. 2019): words by GPT-2's pattern, each merged on its own."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from refllm.tokenizer.byte_pair import Merge, Merges, merge_word
 from refllm.tokenizer.pretokenize import CHUNK, chunked, words
-
-CACHE_SIZE = 1 << 18  # words remembered, at most
-LONGEST_REMEMBERED = 64  # characters
+from refllm.tokenizer.remembered import RememberedWords
 
 
 class ByteLevelBPE:
-    """A vocabulary of byte strings and the merges that build it, with the words met so far remembered.
+    """A vocabulary of byte strings and the merges that build it.
 
     vocabulary: id -> bytes, all 256 single bytes among them    merges: (left id, right id) -> Merge(rank, id)
     whole_words: a word that is a token is that token, whatever the merges say (Hugging Face's ignore_merges)
     """
+
+    prefix = ""
 
     def __init__(self, vocabulary: Mapping[int, bytes], merges: Merges, whole_words: bool = False):
         ids = {token: id for id, token in vocabulary.items()}
@@ -26,8 +26,9 @@ class ByteLevelBPE:
         self.vocabulary = dict(vocabulary)
         self.merges = merges
         self.whole_words = whole_words
+        self._whole = ids if whole_words else {}
         self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
-        self._word_ids = _WordIds(self._byte_ids, merges, ids if whole_words else {})
+        self._word_ids = RememberedWords(self._encode_word)
 
     @classmethod
     def from_merges(
@@ -57,19 +58,8 @@ class ByteLevelBPE:
         pieces = [np.array(self.encode(piece), np.int32) for piece in chunked(text, CHUNK)]
         return np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
 
-
-class _WordIds(dict[str, Sequence[int]]):
-    """The ids of each word, worked out when it is first asked for."""
-
-    def __init__(self, byte_ids: list[int], merges: Merges, whole_words: Mapping[bytes, int]):
-        self.byte_ids, self.merges, self.whole_words = byte_ids, merges, whole_words
-
-    def __missing__(self, word: str) -> Sequence[int]:
+    def _encode_word(self, word: str) -> list[int]:
         data = word.encode()
-        whole = self.whole_words.get(data)
-        ids = (whole,) if whole is not None else tuple(merge_word([self.byte_ids[byte] for byte in data], self.merges))
-        if len(word) <= LONGEST_REMEMBERED:
-            if len(self) >= CACHE_SIZE:
-                self.clear()
-            self[word] = ids
-        return ids
+        if data in self._whole:
+            return [self._whole[data]]
+        return merge_word([self._byte_ids[byte] for byte in data], self.merges)

@@ -17,6 +17,7 @@ class Merge(NamedTuple):
 
 
 Merges = dict[tuple[int, int], Merge]
+NEVER = Merge(2**62, -1)
 
 
 def merge_word(ids: list[int], merges: Merges) -> list[int]:
@@ -27,18 +28,16 @@ def merge_word(ids: list[int], merges: Merges) -> list[int]:
 def merge_short(ids: list[int], merges: Merges) -> list[int]:
     """One merge at a time: O(n²) for n ids."""
     ids = list(ids)
-    found = [merges.get(pair) for pair in zip(ids, ids[1:], strict=False)]
-    while True:
-        best = min(filter(None, found), default=None)
-        if best is None:
-            return ids
-        i = found.index(best)
-        ids[i : i + 2] = [best.id]
-        del found[i]
+    rank = [merges.get(pair, NEVER).rank for pair in zip(ids, ids[1:], strict=False)]
+    while rank and (lowest := min(rank)) < NEVER.rank:
+        i = rank.index(lowest)
+        ids[i : i + 2] = [merges[ids[i], ids[i + 1]].id]
+        del rank[i]
         if i > 0:
-            found[i - 1] = merges.get((ids[i - 1], ids[i]))
-        if i < len(found):
-            found[i] = merges.get((ids[i], ids[i + 1]))
+            rank[i - 1] = merges.get((ids[i - 1], ids[i]), NEVER).rank
+        if i < len(rank):
+            rank[i] = merges.get((ids[i], ids[i + 1]), NEVER).rank
+    return ids
 
 
 def merge_long(ids: list[int], merges: Merges) -> list[int]:

@@ -5,33 +5,38 @@ import os
 from pathlib import Path
 from typing import Any
 
-from refllm.tokenizer.byte_level import to_bytes, to_characters
-from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
+from refllm.tokenizer import hugging_face_byte_level, hugging_face_sentence_piece
+from refllm.tokenizer.hugging_face_parts import require
+from refllm.tokenizer.sentence_piece import SentencePieceBPE
 from refllm.tokenizer.tokenizer import AddedToken, Tokenizer
 
-_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
-
-def load(path: Path, merges: Path | None = None) -> Tokenizer:
-    """Open a tokenizer.json, a folder that holds one (or vocab.json and merges.txt), or a vocab.json with its merges.
-
-    Raises FileNotFoundError where there is none, ValueError for a file that is damaged or of a kind not known.
-    """
-    if merges is not None:
-        return _from_vocab_and_merges(path, merges)
-    if path.is_dir():
-        if (path / "tokenizer.json").is_file():
-            return load(path / "tokenizer.json")
-        if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
-            return _from_vocab_and_merges(path / "vocab.json", path / "merges.txt")
-        raise FileNotFoundError(f"{path} holds no tokenizer: neither tokenizer.json nor vocab.json with merges.txt.")
+def load(path: Path) -> Tokenizer:
+    """Open a tokenizer.json. Raises ValueError for a file that is damaged, or has a part that is not known."""
     document = _read_json(path)
     if "model" not in document:
         raise ValueError(f"{path} is no tokenizer.json: it has no 'model'. For a vocab.json pass its merges.txt too: merges=….")
     try:
-        return _from_document(document, path)
+        return _from_document(document)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not built as a tokenizer.json ({type(error).__name__}: {error}); write it again.") from None
+
+
+def load_vocab_and_merges(vocab: Path, merges: Path) -> Tokenizer:
+    """Open GPT-2's vocab.json with its merges.txt. Raises FileNotFoundError and ValueError as `load` does."""
+    for path in (vocab, merges):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is not there; vocab.json and merges.txt belong together.")
+    ids = _read_json(vocab)
+    pairs = [line for line in merges.read_text(encoding="utf-8").split("\n") if line and not line.startswith("#version")]
+    added = {name: ids[name] for name in ("<|endoftext|>",) if name in ids}
+    try:
+        model = hugging_face_byte_level.build({"vocab": ids, "merges": pairs}, added)
+    except ValueError as error:
+        raise ValueError(f"{vocab} with {merges.name}: {error}") from None
+    return Tokenizer(model, [AddedToken(id, name, special=True) for name, id in added.items()])
 
 
 def save(tokenizer: Tokenizer, path: Path) -> None:
@@ -44,93 +49,39 @@ def save(tokenizer: Tokenizer, path: Path) -> None:
 
 
 def to_document(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The content of tokenizer.json."""
-    model = tokenizer.model
-    spelling = {id: to_characters(token) for id, token in model.vocabulary.items()}
-    vocabulary = {spelling[id]: id for id in sorted(spelling)} | {token.content: token.id for token in tokenizer.added}
+    """The content of tokenizer.json. Raises ValueError for a model that it cannot hold."""
+    model, added = tokenizer.model, [(token.content, token.id) for token in tokenizer.added]
+    if isinstance(model, SentencePieceBPE):
+        parts = hugging_face_sentence_piece.describe(model, added)
+    else:
+        parts = hugging_face_byte_level.describe(model, added)
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {
-                "id": token.id,
-                "content": token.content,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": token.special,
-            }
-            for token in tokenizer.added
+            {"id": token.id, "content": token.content, **flags, "special": token.special} for token in tokenizer.added
         ],
-        "normalizer": None,
-        "pre_tokenizer": _BYTE_LEVEL,
         "post_processor": None,
-        "decoder": _BYTE_LEVEL,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": model.whole_words,
-            "vocab": vocabulary,
-            "merges": [f"{spelling[left]} {spelling[right]}" for left, right in model.pairs()],
-        },
+        **parts,
     }
 
 
-def _from_document(document: dict[str, Any], path: Path) -> Tokenizer:
-    model = document["model"]
-    _require(path, "model.type", model.get("type"), ("BPE",))
-    _require(path, "normalizer", document.get("normalizer"), (None,))
-    for field in ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
-        _require(path, f"model.{field}", model.get(field) or None, (None,))
-    for part in ("pre_tokenizer", "decoder"):
-        _require(path, f"{part}.type", (document.get(part) or {}).get("type"), ("ByteLevel",))
-    _require(path, "pre_tokenizer.use_regex", document["pre_tokenizer"].get("use_regex", True), (True,))
-    _require(path, "pre_tokenizer.add_prefix_space", document["pre_tokenizer"].get("add_prefix_space", True), (False,))
+def _from_document(document: dict[str, Any]) -> Tokenizer:
+    require("model.type", document["model"].get("type"), "BPE")
     added = []
     for token in document.get("added_tokens", []):
         for field in ("single_word", "lstrip", "rstrip"):
-            _require(path, f"{field} of the added token {token['content']!r}", token.get(field, False), (False,))
+            require(f"{field} of the added token {token['content']!r}", token.get(field, False), False)
         added.append(AddedToken(token["id"], token["content"], token["special"]))
-    return _build(model["vocab"], model["merges"], added, path, bool(model.get("ignore_merges")))
-
-
-def _from_vocab_and_merges(vocab: Path, merges: Path) -> Tokenizer:
-    vocabulary = _read_json(vocab)
-    if not merges.is_file():
-        raise FileNotFoundError(f"{merges} is not there; the merges.txt that belongs to {vocab.name} is needed.")
-    pairs = [line for line in merges.read_text(encoding="utf-8").split("\n") if line and not line.startswith("#version")]
-    added = [AddedToken(vocabulary[name], name, special=True) for name in ("<|endoftext|>",) if name in vocabulary]
-    return _build(vocabulary, pairs, added, merges)
-
-
-def _build(vocab: dict[str, int], pairs: list, added: list[AddedToken], path: Path, whole_words: bool = False) -> Tokenizer:
-    """The tokenizer of a vocabulary and merges as Hugging Face spells them."""
-    names = {token.content for token in added}
-    try:
-        vocabulary = {id: to_bytes(spelling) for spelling, id in vocab.items() if spelling not in names}
-        if len(vocabulary) + len(names & vocab.keys()) < len(vocab):
-            raise ValueError("two tokens of the vocabulary share an id.")
-        merges = []
-        for rank, pair in enumerate(pairs):
-            parts = pair.split(" ") if isinstance(pair, str) else pair
-            if len(parts) != 2 or not all(part in vocab for part in parts):
-                raise ValueError(f"merge {rank} is {pair!r}, which is not a pair of tokens of the vocabulary.")
-            merges.append((vocab[parts[0]], vocab[parts[1]]))
-        return Tokenizer(ByteLevelBPE.from_merges(vocabulary, merges, whole_words), added)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    ids = {token.content: token.id for token in added}
+    spaced = document["model"].get("byte_fallback") or document.get("pre_tokenizer") is None
+    parts = hugging_face_sentence_piece if spaced else hugging_face_byte_level
+    return Tokenizer(parts.read(document, ids), added)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there; a tokenizer.json, or a folder that holds one, is needed.")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -138,8 +89,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ValueError(f"{path} holds a JSON {type(document).__name__}; a tokenizer.json holds an object.")
     return document
-
-
-def _require(path: Path, field: str, value: object, known: tuple) -> None:
-    if value not in known:
-        raise ValueError(f"{path}: {field} is {value!r}; what is read here is {' or '.join(map(repr, known))}.")

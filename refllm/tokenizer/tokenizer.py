@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
+from refllm.tokenizer.sentence_piece import SentencePieceBPE
 from refllm.tokenizer.text import repaired
 
 
@@ -20,6 +21,7 @@ class AddedToken(NamedTuple):
     special: bool
 
 
+Model = ByteLevelBPE | SentencePieceBPE  # what gives a stretch of text its ids, once the added tokens are out of it
 Specials = Collection[str] | Literal["all"]
 
 
@@ -31,7 +33,7 @@ class Tokenizer:
     bos and eos: the ids that begin and end a document, or None; nothing puts them in by itself.
     """
 
-    def __init__(self, model: ByteLevelBPE, added: Iterable[AddedToken] = (), bos: int | None = None, eos: int | None = None):
+    def __init__(self, model: Model, added: Iterable[AddedToken] = (), bos: int | None = None, eos: int | None = None):
         self.model = model
         self.added = tuple(added)
         for i, token in enumerate(self.added):
@@ -40,6 +42,7 @@ class Tokenizer:
                     raise ValueError(f"the added tokens {other.content!r} and {token.content!r} share id {token.id}.")
         self._bytes = dict(model.vocabulary) | {token.id: token.content.encode() for token in self.added}
         self._added_ids = {token.content: token.id for token in self.added}
+        self._added_contents = {token.id: token.content for token in self.added}
         self._always = frozenset(token.content for token in self.added if not token.special)
         self.special_tokens = frozenset(self._added_ids) - self._always
         self.bos = self._first_id("<s>", "<|begin_of_text|>") if bos is None else bos
@@ -80,19 +83,34 @@ class Tokenizer:
         return np.concatenate(arrays) if arrays else np.zeros(0, np.int32)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes that the ids stand for. Raises ValueError for an id outside the vocabulary."""
-        return b"".join(map(self.bytes_of, ids))
+        """The bytes of the text that the ids stand for. Raises ValueError for an id outside the vocabulary."""
+        return b"".join(self.stretches(ids)) if self.model.prefix else b"".join(map(self.bytes_of, ids))
+
+    def stretches(self, ids: Iterable[int], begins: bool = True) -> Iterator[bytes]:
+        """The bytes of each id, the model's prefix taken off where a stretch of text begins: at first, and after an added token.
+
+        begins: whether a stretch begins with the first id
+        """
+        prefix = self.model.prefix.encode()
+        for id in ids:
+            token = self.bytes_of(id)
+            yield token.removeprefix(prefix) if begins else token
+            begins = self.is_added(id)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text that the ids stand for; bytes that are no UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
     def bytes_of(self, id: int) -> bytes:
-        """The bytes of one token. Raises ValueError for an id outside the vocabulary."""
+        """The bytes of one token, in the middle of a text. Raises ValueError for an id outside the vocabulary."""
         try:
             return self._bytes[int(id)]
         except KeyError:
             raise ValueError(f"token id {id} is not in the vocabulary of {self.vocab_size} tokens.") from None
+
+    def is_added(self, id: int) -> bool:
+        """Whether an id is that of an added token rather than of the model's vocabulary."""
+        return int(id) in self._added_contents
 
     def id_of(self, content: str) -> int:
         """The id of an added token, such as "<|endoftext|>". Raises ValueError where there is none of that name."""
@@ -102,8 +120,9 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path, merges: str | Path | None = None) -> "Tokenizer":
-        """Open a tokenizer.json, a folder that holds one (or vocab.json and merges.txt), or a vocab.json with its merges."""
-        from refllm.tokenizer.hugging_face import load
+        """Open a tokenizer.json, SentencePiece's tokenizer.model, GPT-2's vocab.json with its merges, llama2.c's tokenizer.bin,
+        or a folder that holds one of them. Raises FileNotFoundError, and ValueError for a file that is damaged or not known."""
+        from refllm.tokenizer.files import load
 
         return load(Path(path), None if merges is None else Path(merges))
 

@@ -144,3 +144,11 @@ def tiktoken_gpt2(gpt2, data):
     ranks = {gpt2.bytes_of(id): id for name, id in spellings.items() if name != "<|endoftext|>"}
     pattern = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
     return tiktoken.Encoding("gpt2", pat_str=pattern, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 50256})
+
+
+@pytest.fixture(scope="session")
+def llama2(data):
+    """Llama 2's own tokenizer."""
+    from refllm.tokenizer import Tokenizer
+
+    return Tokenizer.load(data / "llama2-tokenizer.model")

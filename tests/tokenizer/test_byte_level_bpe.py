@@ -28,13 +28,6 @@ def test_a_book_encodes_alike_in_pieces_of_any_size(trained, topics, monkeypatch
     assert trained.model.encode(topics) == whole.tolist()
 
 
-def test_forgetting_words_changes_no_id(trained, topics, monkeypatch):
-    monkeypatch.setattr(byte_level_bpe, "CACHE_SIZE", 3)
-    forgetful = ByteLevelBPE(trained.model.vocabulary, trained.model.merges)
-    assert forgetful.encode(topics[:20_000]) == trained.encode(topics[:20_000])
-    assert len(forgetful._word_ids) <= 3
-
-
 def test_a_whole_word_is_its_token_where_the_model_says_so():
     vocabulary = BYTES | {256: b"ab", 257: b"abc"}  # no merge makes abc
     assert ByteLevelBPE.from_merges(vocabulary, [(97, 98)]).encode("abc abcd") == [256, 99, 32, 256, 99, 100]
