@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from refllm.array_api import kernels, load
 from refllm.training.config import from_tables
 
 LINES = [
@@ -22,6 +23,14 @@ def unforced_writes():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(params=["plain", "kernels"], scope="module")  # not "function": Hypothesis draws many examples for one
+def numpy(request):
+    """NumPy, with the plain bodies of all ops and with its kernels."""
+    backend = load("numpy")
+    with kernels(backend, {} if request.param == "plain" else backend.kernels):
+        yield backend
 
 
 @pytest.fixture

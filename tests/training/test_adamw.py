@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from refllm.training.adamw import adamw_update, clip, global_norm
 
+pytestmark = pytest.mark.usefixtures("numpy")  # the plain bodies and the kernels
+
 numbers = st.lists(st.floats(-10, 10), min_size=1, max_size=8)
 
 
@@ -118,3 +120,9 @@ def test_decay_without_gradients_is_geometric():
     for step in range(1, 11):
         state = adamw_update(state[0], np.zeros(2), *state[1:], step, 0.5, 0.9, 0.95, 1e-8, 0.1, 1)
     np.testing.assert_allclose(state[0], [0.95**10, -2.0], rtol=1e-12)
+
+
+def test_eps_stands_beside_the_unbiased_root():
+    zero = np.zeros(1)
+    out, _, _ = adamw_update(zero, np.array([1e-8]), zero.copy(), zero.copy(), 1, 0.5, 0.9, 0.99, 1e-8, 0.0, 0)
+    assert float(out[0]) == pytest.approx(-0.25, rel=1e-12)  # 0.5 · 1e-8 / (1e-8 + 1e-8)

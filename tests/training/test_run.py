@@ -7,15 +7,12 @@ import numpy as np
 import pytest
 
 from refllm import checkpoints
-from refllm.array_api import load
 from refllm.tokenizer import Tokenizer
 from refllm.training import run as runs
 from refllm.training.config import read
 from refllm.training.loop import train
 from refllm.training.run import begin, first_or_last_state, reopen
 from refllm.training.step import loss_and_gradients
-
-NUMPY = load("numpy").xp
 
 
 def state_of(run):

@@ -51,10 +51,9 @@ def assert_same_bits(one, other):
 
 
 @pytest.mark.parametrize(("module", "config"), MODELS)
-def test_gradients_are_the_slope_of_the_loss(module, config):
-    backend = load("numpy")
+def test_gradients_are_the_slope_of_the_loss(numpy, module, config):
     learning = learner(module, config, settings_for(dtype="float64"))
-    vector = first_state(learning, backend).vector
+    vector = first_state(learning, numpy).vector
     tokens, targets = drawn(0)
 
     def loss_at(v):
@@ -74,8 +73,8 @@ def test_gradients_are_the_slope_of_the_loss(module, config):
     seed=st.integers(0, 99),
 )
 @settings(max_examples=15)
-def test_accumulated_micro_batches_equal_the_whole_batch(sizes, ignored, seed):
-    backend, rows = load("numpy"), sum(sizes)
+def test_accumulated_micro_batches_equal_the_whole_batch(numpy, sizes, ignored, seed):
+    rows = sum(sizes)
     tokens, targets = drawn(seed, (rows, 8))
     targets = np.where(np.array(ignored).reshape(12, 8)[:rows], -100, targets)
     cuts = np.cumsum([0, *sizes])
@@ -83,20 +82,41 @@ def test_accumulated_micro_batches_equal_the_whole_batch(sizes, ignored, seed):
     outcomes = []
     for batches in ([(tokens, targets)], pieces):
         training = settings_for(dtype="float64", accumulation=len(batches), learning_rate=1e-6)
-        state, losses = trained(llama, LLAMA, training, backend, 1, lambda step, batches=batches: batches)
-        outcomes.append([np.array(losses), *vectors(state, backend)])
+        state, losses = trained(llama, LLAMA, training, numpy, 1, lambda step, batches=batches: batches)
+        outcomes.append([np.array(losses), *vectors(state, numpy)])
     for one, many in zip(*outcomes, strict=True):
         np.testing.assert_allclose(many, one, rtol=1e-12, atol=1e-12)
 
 
+def test_a_step_is_the_clipped_gradient_into_adamw_at_the_scheduled_rate(numpy):
+    """Two steps against the formulas, written out."""
+    training = settings_for(dtype="float64", clip=0.5, warmup_steps=3, schedule="cosine", weight_decay=0.2, eps=1e-4)
+    learning = learner(llama, LLAMA, training)
+    state = first_state(learning, numpy)
+    p, m, v = (x.copy() for x in state[:3])
+    decay = np.where(np.arange(learning.layout.size) < learning.layout.n_decayed, 0.2, 0.0)
+    for step in range(2):
+        loss, g = loss_and_gradients(p, *drawn(step), learning.layout, llama, LLAMA)
+        norm = np.sqrt(np.sum(g * g))
+        assert norm > 0.5  # so that the clip shortens it
+        g = g * 0.5 / (norm + 1e-6)
+        rate, t = 1e-3 * (step + 1) / 4, step + 1
+        m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g * g
+        p = p - rate * (m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.95**t)) + 1e-4) + decay * p)
+        state, metrics = train_step(state, [drawn(step)], learning)
+        np.testing.assert_allclose(state.vector, p, rtol=1e-12, atol=1e-12)
+        assert float(metrics.loss) == pytest.approx(float(loss), rel=1e-12)
+        assert float(metrics.gradient_norm) == pytest.approx(float(norm), rel=1e-12)
+    assert state.step == 2
+
+
 @pytest.mark.parametrize(("module", "config"), MODELS)
-def test_training_memorises_one_batch_then_recites_it(module, config):
-    backend = load("numpy")
+def test_training_memorises_one_batch_then_recites_it(numpy, module, config):
     tokens = np.random.default_rng(7).integers(0, 17, size=(2, 9), dtype=np.int32)
     tokens[:, 0] = [3, 11]  # a different first token each, for what follows to be known
     pair = tokens[:, :-1], tokens[:, 1:]
     training = settings_for(learning_rate=3e-2, steps=120, schedule="cosine", weight_decay=0.0)
-    state, losses = trained(module, config, training, backend, 120, lambda step: [pair])
+    state, losses = trained(module, config, training, numpy, 120, lambda step: [pair])
     assert losses[0] == pytest.approx(math.log(17), rel=0.05)
     assert losses[-1] < 0.01
     logits = module.forward(unpack(state.vector, learner(module, config, training).layout), pair[0], config).logits
@@ -145,15 +165,20 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(backend):
     assert np.any(outcome(5)[0] != outcome(6)[0])
 
 
-def test_each_step_and_micro_batch_drops_other_numbers():
-    backend = load("numpy")
+def test_each_step_and_micro_batch_drops_other_numbers(numpy):
     pair = drawn(0)
     training = settings_for(dropout=0.5, learning_rate=0.0, accumulation=1)
-    _, losses = trained(llama, LLAMA, training, backend, 3, lambda step: [pair])
+    _, losses = trained(llama, LLAMA, training, numpy, 3, lambda step: [pair])
     assert len(set(losses)) == 3
     twice = settings_for(dropout=0.5, learning_rate=0.0, accumulation=2)
-    _, means = trained(llama, LLAMA, twice, backend, 1, lambda step: [pair, pair])
+    _, means = trained(llama, LLAMA, twice, numpy, 1, lambda step: [pair, pair])
     assert means[0] == pytest.approx((losses[0] + losses[1]) / 2, rel=1e-6)  # micro-batches continue the steps' addresses
+
+
+def test_the_seed_decides_what_is_dropped(numpy):
+    learning = [learner(llama, LLAMA, settings_for(dropout=0.5, seed=seed)) for seed in (0, 1)]
+    losses = [float(train_step(first_state(learning[0], numpy), [drawn(0)], pupil)[1].loss) for pupil in learning]
+    assert losses[0] != losses[1]
 
 
 def test_first_weights_are_the_same_on_every_backend(backend):
