@@ -18,16 +18,18 @@ class Piece(NamedTuple):
 
 
 def encode_prompt(model: Model, prompt: str) -> list[int]:
-    """The ids of a prompt, special tokens in it read as ordinary text. An empty one begins a document, where a token says so.
+    """The ids of a prompt, special tokens in it read as ordinary text, behind the token that begins a document if there is one.
 
     Raises ValueError for a model without a tokenizer, and for an empty prompt where no token begins a document.
     """
     if model.tokenizer is None:
         raise ValueError("the model has no tokenizer, so it continues token ids only; give it one with its checkpoint.")
     ids = model.tokenizer.encode(prompt, disallowed_special=())
-    if not ids and model.tokenizer.bos is None:
+    if model.tokenizer.bos is not None:
+        return [model.tokenizer.bos, *ids]
+    if not ids:
         raise ValueError("the prompt is empty; give the model at least one character to continue.")
-    return ids or [model.tokenizer.bos]
+    return ids
 
 
 def continue_text(model: Model, prompt: str, n_tokens: int | None, sampler: Sampler, seed: int) -> Iterator[Piece]:
@@ -39,7 +41,7 @@ def continue_text(model: Model, prompt: str, n_tokens: int | None, sampler: Samp
     eos = model.tokenizer.eos
     room = max(1, model.config.max_positions - len(ids))
     steps = generate(model, ids, room if n_tokens is None else n_tokens, sampler, seed, stop=() if eos is None else (eos,))
-    return _pieces(steps, StreamDecoder(model.tokenizer), eos)
+    return _pieces(steps, StreamDecoder(model.tokenizer, context=ids), eos)
 
 
 def _pieces(steps, decoder: StreamDecoder, eos: int | None) -> Iterator[Piece]:

@@ -11,7 +11,8 @@ from refllm.decoding import Sampler, continue_text, generate
 from refllm.decoding.text import encode_prompt
 from refllm.models import llama
 from refllm.models.model import Model
-from refllm.tokenizer import train_bpe
+from refllm.tokenizer import AddedToken, Tokenizer, train_bpe
+from refllm.tokenizer.sentence_piece import SentencePieceBPE, merges_by_score
 
 WRITING = "Grüße, δοκιμή, 試験 и тест 🌍👩‍👩‍👧! " * 20
 
@@ -69,6 +70,17 @@ def test_the_end_of_the_document_ends_the_text_unwritten():
     a, eos = model.tokenizer.encode("a")[0], model.tokenizer.eos
     forced = Model(_Reciting(iter([a, a, eos, a]), model.config.vocab_size), model.config, model.params, model.tokenizer)
     assert [piece.text for piece in continue_text(forced, "x", 10, Sampler(0.0), seed=0)] == ["a", "a", ""]
+
+
+def test_a_llamas_prompt_begins_a_document_and_its_words_keep_their_spaces():
+    pieces = {3 + 256: " a", 4 + 256: "a"}
+    bpe = SentencePieceBPE(pieces, merges_by_score(pieces, {259: 0.0, 260: -1.0}), byte_ids=range(3, 259))
+    special = [AddedToken(id, name, True) for id, name in enumerate(["<unk>", "<s>", "</s>"])]
+    config = llama.Config(261, 8, 1, 2, 2, 4, 8, max_positions=16)
+    forced = Model(_Reciting(iter([259, 260, 259, 2]), 261), config, made().params, Tokenizer(bpe, special))
+    assert encode_prompt(forced, "a") == [1, 259]
+    assert encode_prompt(forced, "") == [1]
+    assert "".join(piece.text for piece in continue_text(forced, "a", 10, Sampler(0.0), seed=0)) == " aa a"
 
 
 def test_without_a_number_the_text_fills_the_context():
