@@ -3,7 +3,8 @@
     python spec/make_vectors.py [page …]          writes spec/<page>.json for the pages named, or for all
 
 refllm is never imported: the vectors are what an outside implementation says. Every floating input is a multiple of 1/32 below 4
-(1/256 below 1 for the parameters of models), so that float16, bfloat16, float32 and float64 hold it exactly.
+(softmax and cross-entropy: a few times that), which float16, bfloat16, float32 and float64 hold exactly; for the parameters of
+models a multiple of 1/256, which all but bfloat16 hold.
 Needs torch and transformers: pip install 'refllm[oracle]'.
 """
 
@@ -356,7 +357,7 @@ def llama() -> Iterator[Case]:
     yield forward_and_backward(make_llama(), 2, 5)
     yield forward_and_backward(make_llama(n_layers=1, tied=True, n_kv_heads=1, norm_eps=1e-6), 1, 4)
     yield forward_and_backward(make_llama(n_layers=1, rope_scaling=SCALING, d_head=6, n_heads=2), 1, 6)
-    yield forward_and_backward(make_llama(n_layers=1, window=3, n_kv_heads=4), 1, 7)
+    yield forward_and_backward(make_llama(n_layers=1, window=3, n_kv_heads=4, d_model=4), 1, 7)
 
 
 def prefill_decode() -> Iterator[Case]:

@@ -1,11 +1,13 @@
 """An outside program is held to the vectors: a right one passes, and each wrong one is told what is wrong."""
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from refllm.conformance.command import hold
+from refllm.conformance.specification import spec_folder
 
 PROGRAM = Path(__file__).parent / "rms_norm_program.py"
 
@@ -76,3 +78,14 @@ def test_unknown_ops_and_dtypes_are_refused_with_those_that_there_are():
         rows(only="rmsnorm")
     with pytest.raises(ValueError, match="dtype='int8' has no bounds"):
         rows(dtype="int8")
+
+
+def test_the_program_in_the_specification_works_as_printed(tmp_path):
+    text = (spec_folder() / "README.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python program\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "mine.py"
+    path.write_text(program, encoding="utf-8")
+    by_name = {row.name: row for row in hold([sys.executable, str(path)], only="norm")}
+    assert by_name["rms_norm"].cases == 5
+    assert not by_name["rms_norm"].failure
+    assert by_name["layer_norm"].cases == 0

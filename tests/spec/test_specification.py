@@ -476,6 +476,29 @@ def test_a_page_names_its_code_its_tests_and_its_vectors(page):
         assert linked(page, "Tests") == f"tests/layers/test_{page.name.removeprefix('layers/')}.py"
 
 
+def test_the_readme_lists_every_page():
+    text = (specification.spec_folder() / "README.md").read_text(encoding="utf-8")
+    assert not [page.name for page in PAGES if page.name != "README" and f"]({page.name}.md)" not in text]
+
+
+def test_the_readme_lists_the_inputs_and_outputs_of_every_op():
+    text = (specification.spec_folder() / "README.md").read_text(encoding="utf-8")
+    (grid,) = (grid for grid in specification.tables(text) if grid[0][0] == "Op")
+    stated = {op.strip("`"): (inputs.split(), outputs.split()) for op, inputs, outputs in grid[1:]}
+    assert stated.keys() == {case.op for case in CASES}
+    for case in CASES:
+        inputs, outputs = stated[case.op]
+        assert set(case.inputs) == set(inputs)
+        of_parameters = {n for p in case.inputs.get("params", ()) for n in (p, f"d{p}")}
+        assert set(case.outputs) - of_parameters == set(outputs) - {"d…", "…"}
+
+
+def test_vectors_are_small():
+    sizes = {path.name: path.stat().st_size for path in specification.spec_folder().rglob("*.json")}
+    assert sum(sizes.values()) < 1_500_000
+    assert max(sizes.values()) < 100_000
+
+
 # Vectors
 
 
