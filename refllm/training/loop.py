@@ -51,7 +51,8 @@ class Evaluation(NamedTuple):
 def train(run: Run) -> Iterator[Progress]:
     """Train from the last checkpoint, or from the first step, to the last, yielding each step.
 
-    It may be closed or killed at any point; training again then goes on from the last checkpoint, bit for bit.
+    It may be closed or killed at any point; training again then goes on from the last checkpoint, bit for bit
+    where backend, kernels and number of threads are the same.
     Raises ValueError when the loss is no longer a number, OSError when a file cannot be written; the last checkpoint stays.
     """
     t = run.training

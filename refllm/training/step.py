@@ -112,7 +112,7 @@ def accumulated(state: State, batches: Iterable[tuple[Any, Any]], learner: Learn
         dropout = Dropout(t.dropout, t.seed, state.step * t.accumulation + i) if t.dropout > 0 else None
         arguments = (learner.layout, learner.model, learner.config, dropout, t.checkpointing)
         micro_loss, micro_grads = loss_and_gradients(vector, tokens, targets, *arguments)
-        micro_loss, micro_grads = (xp.astype(x, state.vector.dtype) for x in (micro_loss, micro_grads))
+        micro_loss, micro_grads = (xp.astype(x, state.vector.dtype, copy=False) for x in (micro_loss, micro_grads))
         if t.accumulation == 1:
             return micro_loss, micro_grads
         n = xp.sum(xp.astype(targets != IGNORED, state.vector.dtype))

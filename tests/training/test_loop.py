@@ -104,20 +104,20 @@ def test_a_run_killed_before_any_write_and_resumed_makes_the_same_files(tmp_path
 
 
 def test_a_run_killed_at_any_time_and_resumed_makes_the_same_files(tmp_path, text_file):
-    config = override(small(text_file), {"training.steps": 400, "training.checkpoint_every": 20, "training.evaluate_every": 50})
+    config = override(small(text_file), {"training.steps": 250, "training.checkpoint_every": 20, "training.evaluate_every": 50})
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         begin(folder, config, "numpy")
     command = "import sys; from refllm.training import loop, run; print(len(list(loop.train(run.reopen(sys.argv[1])))))"
     seconds = time.perf_counter()
-    assert subprocess.check_output([sys.executable, "-c", command, whole], env=ONE_THREAD, text=True) == "400\n"
+    assert subprocess.check_output([sys.executable, "-c", command, whole], env=ONE_THREAD, text=True) == "250\n"
     seconds = time.perf_counter() - seconds
     for share in (0.7, 0.8):
         process = subprocess.Popen([sys.executable, "-c", command, killed], env=ONE_THREAD, stdout=subprocess.DEVNULL)
         time.sleep(seconds * share)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert int(subprocess.check_output([sys.executable, "-c", command, killed], env=ONE_THREAD, text=True)) <= 400
+    assert int(subprocess.check_output([sys.executable, "-c", command, killed], env=ONE_THREAD, text=True)) <= 250
     for name in ("training_state.safetensors", "model.safetensors", "best/model.safetensors"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     assert told(killed) == told(whole)
@@ -208,6 +208,20 @@ def test_a_disk_that_fills_up_while_forcing_a_checkpoint_is_told(tmp_path, confi
         list(steps)
     state = tmp_path / "run" / "training_state.safetensors"
     assert state.read_bytes() == files[state]
+
+
+def test_a_step_is_read_back_once(tmp_path, configure, monkeypatch):
+    run = begin(tmp_path / "run", configure(steps=20, evaluate_every=20, checkpoint_every=20, accumulation=2), "strict")
+    reads = []
+    to_numpy = run.backend.xp.to_numpy
+    monkeypatch.setitem(run.backend.xp.__dict__, "to_numpy", lambda x: reads.append(x) or to_numpy(x))
+    for name in ("__float__", "__int__", "__bool__", "__index__", "__complex__"):
+        monkeypatch.setattr(run.backend.array_type, name, lambda array, *args: reads.append(array))
+    steps = train(run)
+    for n in range(1, 15):
+        next(steps)
+        assert len(reads) == n
+    steps.close()
 
 
 def test_the_clock_leaves_pauses_out_of_the_speed_and_counts_them_in_the_time_left(monkeypatch, configure):
