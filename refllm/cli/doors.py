@@ -37,6 +37,8 @@ def run(argv: Sequence[str]) -> int:
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except Exception as error:
+        if type(error).__name__ == "Abort":  # older typers make one of Ctrl-C
+            return INTERRUPTED
         if hasattr(error, "format_message"):  # typer's own: an option that it does not know, a value that is no number
             return _refuse_usage(error)
         if debug or not isinstance(error, REFUSED):

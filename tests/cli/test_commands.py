@@ -63,7 +63,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(refllm, text, tmp_path, finis
     plain = loop.train_step
 
     def stopping(state, *rest):
-        if state.step == 4:
+        if state.step == 5:
             raise KeyboardInterrupt
         return plain(state, *rest)
 
@@ -71,7 +71,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(refllm, text, tmp_path, finis
         patch.setattr(loop, "train_step", stopping)
         stopped = train(refllm, text, tmp_path / "run", "--steps", "6", "--checkpoint-every", "3")
     assert stopped.status == 130
-    assert "the checkpoint of step 3 is whole" in stopped.out
+    assert "Stopped at step 4; the checkpoint of step 3 is whole" in stopped.out
     assert f"refllm resume {tmp_path / 'run'}" in stopped.out
     resumed = refllm("resume", tmp_path / "run")
     assert resumed.status == 0
