@@ -1,6 +1,7 @@
 """`refllm conform` prints what it proved, and exits 1 when something fails."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -38,11 +39,37 @@ def test_json_has_one_object_per_row(capsys):
     assert 0 < rows[0]["worst"] <= 1
 
 
+SERVER = """
+import json, math, sys
+for line in sys.stdin:
+    request = json.loads(line)
+    if request["op"] != "linear":
+        print(json.dumps({"unsupported": True}), flush=True)
+        continue
+    x, w = request["inputs"]["x"], request["inputs"]["weight"]
+    I, O = w["shape"]
+    rows = [x["values"][i : i + I] for i in range(0, len(x["values"]), I)]
+    y = [sum(a * w["values"][i * O + o] for i, a in enumerate(row)) * SCALE for row in rows for o in range(O)]
+    print(json.dumps({"outputs": {"y": {"dtype": "float64", "shape": [*x["shape"][:-1], O], "values": y}}}), flush=True)
+"""
+
+
+@pytest.mark.parametrize(("scale", "status"), [("1", 0), ("1.001", 1)])
+def test_a_program_outside_is_held_to_the_vectors(scale, status, tmp_path, capsys):
+    program = tmp_path / "server.py"
+    program.write_text(SERVER.replace("SCALE", scale))
+    assert run(["conform", "--command", f"{sys.executable} {program}", "--only", "l"]) == status
+    out = capsys.readouterr().out
+    assert "not supported" in out
+    assert (" pass\n" in out) == (status == 0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--backend", "tpu"], "'tpu' is not a backend; choose one of"),
         (["--only", "no such op"], "matches no check"),
+        (["--command", "no-such-program"], "no-such-program cannot be run"),
     ],
 )
 def test_a_wrong_option_gives_one_sentence_and_exit_status_2(arguments, said, capsys):
