@@ -10,6 +10,7 @@ from refllm.array_api import Backend
 from refllm.array_api.contract import OPTIONAL_DTYPES, STANDARD
 
 from .kernels.numpy_kernels import KERNELS
+from .kernels.numpy_memory import keep_freed_memory
 
 try:
     import resource
@@ -114,6 +115,7 @@ def nothing(*arrays):
     """NumPy computes at once and has nothing to wait for."""
 
 
+keep_freed_memory()
 backend = Backend(
     name="numpy",
     standard=SimpleNamespace(
