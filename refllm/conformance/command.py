@@ -19,8 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .kit import Row
-from .specification import Case, from_json, to_json
-from .vectors import all_cases, is_exact, narrowed, shares
+from .vectors import Case, all_cases, from_json, is_exact, narrowed, shares, to_json
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 PATIENCE = 60.0  # seconds to wait for a reply

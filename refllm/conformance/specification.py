@@ -1,4 +1,4 @@
-"""The specification as a program: its pages are read, their definitions executed, their examples and vectors handed out.
+"""The specification as a program: its pages are taken apart and their definitions executed.
 
 A page of `spec/` is Markdown with blocks that run: ```` ```python definition ```` holds scalar Python, ```` ```example ```` holds
 lines `call -> value`, ```` ```array example ```` the same for the array API. A table headed `Law` names the laws, and links
@@ -9,20 +9,16 @@ The same definition run on complex numbers gives the gradient (complex step: Squ
 
 import ast
 import cmath
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from refllm.array_api.contract import PRIMITIVES, STANDARD
 
 STEP = 1e-30  # of the complex step: its square vanishes beside 1, so the derivative is exact to rounding
 
@@ -212,20 +208,16 @@ def definitions() -> Mapping[str, Any]:
     return {name: namespace[name] for name in owner}
 
 
-class Signature(NamedTuple):
-    """The axes that a definition sees: a tuple of letters for each argument (None: passed whole), and for each result."""
-
-    arguments: tuple[tuple[str, ...] | None, ...]
-    results: tuple[tuple[str, ...], ...]
-
-
-SIGNATURE = re.compile(r"^def (\w+)\(.*\):  # (.*) -> (.*)$", re.MULTILINE)
+SIGNATURE = re.compile(r"^def (\w+)\(.*\):  # (.*) -> \(.*\)$", re.MULTILINE)
 AXES = re.compile(r"\(([^)]*)\)|\*")
 
 
 @cache
-def signatures() -> Mapping[str, Signature]:
-    """The axes of each definition that states them: `def linear(x, weight):  # (D), (D, F) -> (F)`; `*` is passed whole."""
+def signatures() -> Mapping[str, tuple[tuple[str, ...] | None, ...]]:
+    """The axes of each argument of a definition that states them, None for one that is passed whole.
+
+    `def mlp(x, up, activation):  # (D), (D, F), * -> (F)` has the signature (("D",), ("D", "F"), None).
+    """
 
     def axes(text: str) -> tuple:
         return tuple(
@@ -233,12 +225,7 @@ def signatures() -> Mapping[str, Signature]:
             for m in AXES.finditer(text)
         )
 
-    return {
-        m[1]: Signature(axes(m[2]), axes(m[3]))
-        for page in pages().values()
-        for block in page.definitions
-        for m in SIGNATURE.finditer(block.code)
-    }
+    return {m[1]: axes(m[2]) for page in pages().values() for block in page.definitions for m in SIGNATURE.finditer(block.code)}
 
 
 def plain(value: Any) -> Any:
@@ -254,32 +241,26 @@ def plain(value: Any) -> Any:
     return value
 
 
-def evaluate(name: str, *arguments: Any) -> tuple:
-    """A definition applied at every leading position of its arguments.
+def evaluate(name: str, *arguments: Any) -> np.ndarray:
+    """A definition applied at every leading position of its arguments; complex where an argument is.
 
-    arguments: NumPy arrays with any leading axes before those of the definition's signature; leading axes broadcast.
-    Returns a tuple of arrays, one for each result; complex where an argument is.
+    arguments: NumPy arrays with any leading axes, which broadcast, before those of the definition's signature
     """
-    signature, definition = signatures()[name], definitions()[name]
-    axes = signature.arguments
+    axes, definition = signatures()[name], definitions()[name]
+    inner = [0 if letters is None else len(letters) for letters in axes]
     arrays = [a if letters is None else np.asarray(a) for a, letters in zip(arguments, axes, strict=True)]
-    lead = np.broadcast_shapes(
-        *(a.shape[: a.ndim - len(letters)] for a, letters in zip(arrays, axes, strict=True) if letters is not None)
-    )
+    leads = [() if letters is None else a.shape[: a.ndim - n] for a, letters, n in zip(arrays, axes, inner, strict=True)]
+    lead = np.broadcast_shapes(*leads)
     spread = [
-        a if letters is None else np.broadcast_to(a, (*lead, *a.shape[a.ndim - len(letters) :]))
-        for a, letters in zip(arrays, axes, strict=True)
+        a if letters is None else np.broadcast_to(a, lead + a.shape[a.ndim - n :])
+        for a, letters, n in zip(arrays, axes, inner, strict=True)
     ]
-    rows = []
-    for index in product(*(range(n) for n in lead)):
-        here = (plain(a if letters is None else a[index]) for a, letters in zip(spread, axes, strict=True))
-        result = definition(*here)
-        rows.append(result if len(signature.results) > 1 else (result,))
-    results = []
-    for column in zip(*rows, strict=True):
-        stacked = np.array(column)
-        results.append(stacked.reshape((*lead, *stacked.shape[1:])))
-    return tuple(results)
+    results = [
+        definition(*(plain(a if letters is None else a[index]) for a, letters in zip(spread, axes, strict=True)))
+        for index in np.ndindex(lead)
+    ]
+    stacked = np.array(results)
+    return stacked.reshape(lead + stacked.shape[1:])
 
 
 def gradients(f: Callable, arguments: tuple, upstream: Any, of: tuple[int, ...]) -> list:
@@ -298,118 +279,3 @@ def gradients(f: Callable, arguments: tuple, upstream: Any, of: tuple[int, ...])
             gradient[index] = np.sum(upstream * y.imag) / STEP
         found.append(gradient)
     return found
-
-
-# Examples
-
-
-def run_example(example: Example) -> Any:
-    """The value that an example's call has by the definitions."""
-    code = compile("\n" * (example.line - 1) + example.call, f"spec/{example.page}.md", "eval")
-    return eval(code, {"__builtins__": dict(MATHEMATICS) | dict(definitions())})
-
-
-class _Arrays(ast.NodeTransformer):
-    """Every list in an expression becomes a call of `array`; tuples stay."""
-
-    def visit_List(self, node: ast.List) -> ast.AST:
-        return ast.copy_location(ast.Call(ast.Name("array", ast.Load()), [node], []), node)
-
-
-def run_array_example(example: Example, xp: Any) -> Any:
-    """The value that an example of the array API has on a backend; its lists are arrays, and arrays come back as lists."""
-
-    def array(items: list) -> Any:
-        kind = np.asarray(items).dtype.kind
-        return xp.asarray(items, dtype={"b": xp.bool, "i": xp.int32, "f": xp.float32}[kind])
-
-    tree = ast.fix_missing_locations(_Arrays().visit(ast.parse(example.call, mode="eval")))
-    names = {name: getattr(xp, name) for name in (*STANDARD, *PRIMITIVES)}
-    value = eval(compile(tree, f"spec/{example.page}.md", "eval"), names | {"array": array})
-    if hasattr(value, "dtype") and not isinstance(value, np.generic):
-        value = xp.to_numpy(value)
-    return plain(value)
-
-
-def printed(text: str) -> Any:
-    """The value that an example states, each decimal fraction with half a unit of its last printed digit: (value, slack)."""
-
-    def read(node: ast.expr) -> Any:
-        match node:
-            case ast.List(elts=items) | ast.Tuple(elts=items):
-                return [read(item) for item in items]
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                value, slack = read(operand)
-                return -value, slack
-            case ast.Constant(value=float() as value):
-                digits = ast.get_source_segment(text, node) or ""
-                mantissa, _, exponent = digits.lower().partition("e")
-                return value, 0.5 * 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2])) * (1 + 1e-9)
-            case ast.Constant(value=value):
-                return value, 0
-            case ast.Name(id="inf"):
-                return math.inf, 0
-        raise ValueError(f"{text!r} is not a value of numbers, strings, truth values and lists.")
-
-    return read(ast.parse(text, mode="eval").body)
-
-
-def agrees(value: Any, stated: Any) -> bool:
-    """Whether a value is what `printed` read: to the last printed digit, exactly where no digit was printed."""
-    if isinstance(stated, list):
-        if not isinstance(value, list | tuple) or len(value) != len(stated):
-            return False
-        return all(agrees(v, s) for v, s in zip(value, stated, strict=True))
-    expected, slack = stated
-    if slack == 0 or not isinstance(value, int | float):
-        return value == expected
-    return abs(value - expected) <= slack
-
-
-# Vectors
-
-
-class Case(NamedTuple):
-    """One case of an op's vectors, its arrays in NumPy.
-
-    op: the op's name    inputs: its arguments by name, and `dy` where gradients are given    outputs: y, dx, … by name
-    """
-
-    op: str
-    name: str
-    inputs: dict[str, Any]
-    outputs: dict[str, Any]
-
-
-def from_json(value: Any) -> Any:
-    """An array from {"dtype", "shape", "values"}, in the folders of dicts and lists around it too."""
-    if isinstance(value, dict) and value.keys() == {"dtype", "shape", "values"}:
-        return np.array(value["values"], dtype=value["dtype"]).reshape(value["shape"])
-    if isinstance(value, dict):
-        return {key: from_json(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [from_json(v) for v in value]
-    return value
-
-
-def to_json(value: Any) -> Any:
-    """The inverse of `from_json`; NamedTuples become dicts."""
-    if isinstance(value, np.ndarray | np.generic):
-        array = np.asarray(value)
-        return {"dtype": array.dtype.name, "shape": list(array.shape), "values": array.reshape(-1).tolist()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return {key: to_json(v) for key, v in zip(value._fields, value, strict=True)}
-    if isinstance(value, Mapping):
-        return {key: to_json(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(v) for v in value]
-    return value
-
-
-def cases(path: Path) -> list[Case]:
-    """The cases of one file of vectors."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return [
-        Case(case["op"], f"{path.stem}[{i}]", from_json(case["inputs"]), from_json(case["outputs"]))
-        for i, case in enumerate(content["cases"])
-    ]

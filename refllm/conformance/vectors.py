@@ -1,191 +1,79 @@
-"""The specification's vectors, carried out: an op on a backend, held to what an outside implementation computed in float64.
+"""The specification's vectors: ops on a backend, held to what an outside implementation computed in float64.
 
 The expected numbers are the file's. How far a result may lie from them is the bound of spec/accuracy.md for these very inputs,
 which `bounded` computes; in float64, where a result can only be wrong by its last digits, 1e-12 of the tensor's largest.
 """
 
-import importlib
-import inspect
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
 
-from refllm.array_api import Backend, namespace
-from refllm.decoding import sampling
-from refllm.decoding.cache import new_cache
-from refllm.decoding.generate import decode, prefill
-from refllm.layers.attention import Mask
-from refllm.layers.cross_entropy import cross_entropy, cross_entropy_backward
-from refllm.layers.rope import RopeScaling
-from refllm.models import architecture
-from refllm.models.model import Model
-from refllm.training import adamw, schedule
-from refllm.training.config import TrainingConfig
-from refllm.training.flat import pack, unpack
-from refllm.training.step import State, learner, train_step
+from refllm.array_api import Backend
 
 from .bounded import FLOATS
 from .check import Check
 from .comparison import carried, to_half
-from .specification import Case, cases, definitions, pages
+from .runners import WHOLE, run
+from .specification import pages
 from .training_checks import LOSS_BOUND
 
 EXACT = 1e-12  # the largest error in float64, relative to the tensor's largest number, or to 1 where all are smaller
+
+
+class Case(NamedTuple):
+    """One case of an op's vectors, its arrays in NumPy.
+
+    op: the op's name    inputs: its arguments by name, and `dy` where gradients are given    outputs: y, dx, … by name
+    """
+
+    op: str
+    name: str
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+
+
+def from_json(value: Any) -> Any:
+    """An array from {"dtype", "shape", "values"}, in the folders of dicts and lists around it too."""
+    if isinstance(value, dict) and value.keys() == {"dtype", "shape", "values"}:
+        return np.array(value["values"], dtype=value["dtype"]).reshape(value["shape"])
+    if isinstance(value, dict):
+        return {key: from_json(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [from_json(v) for v in value]
+    return value
+
+
+def to_json(value: Any) -> Any:
+    """The inverse of `from_json`; NamedTuples become dicts."""
+    if isinstance(value, np.ndarray | np.generic):
+        array = np.asarray(value)
+        return {"dtype": array.dtype.name, "shape": list(array.shape), "values": array.reshape(-1).tolist()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return {key: to_json(v) for key, v in zip(value._fields, value, strict=True)}
+    if isinstance(value, Mapping):
+        return {key: to_json(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(v) for v in value]
+    return value
+
+
+def cases(path: Path) -> list[Case]:
+    """The cases of one file of vectors."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return [
+        Case(case["op"], f"{path.stem}[{i}]", from_json(case["inputs"]), from_json(case["outputs"]))
+        for i, case in enumerate(content["cases"])
+    ]
 
 
 def all_cases() -> list[Case]:
     """Every case of every page, in the order of the pages."""
     files: dict[Path, None] = {path: None for page in pages().values() for path in page.vectors}
     return [case for path in files for case in cases(path)]
-
-
-# Layers: any pair f, f_backward
-
-
-def home(op: str) -> str:
-    """The module of refllm that holds the op a page defines: spec/layers/rope.md speaks of refllm.layers.rope."""
-    owner = next((p.name for p in pages().values() for block in p.definitions if f"def {op}(" in block.code), None)
-    if owner is None or op not in definitions():
-        raise ValueError(f"no page of the specification defines {op!r}.")
-    return f"refllm.{owner.replace('/', '.')}"
-
-
-def parameters(op: str) -> list[str]:
-    """The names of an op's arguments in refllm, in order."""
-    return list(inspect.signature(getattr(importlib.import_module(home(op)), op)).parameters)
-
-
-CONSTANTS = ("tokens", "targets", "ignore_index", "eps", "mask", "scale", "block", "cos", "sin", "uniforms", "rate", "activation")
-
-
-def differentiated(op: str) -> list[str]:
-    """The names of the gradients that a layer's backward returns, in order."""
-    constant = (
-        "eps",
-        "mask",
-        "scale",
-        "block",
-        "tokens",
-        "targets",
-        "ignore_index",
-        "cos",
-        "sin",
-        "uniforms",
-        "rate",
-        "activation",
-    )
-    return [f"d{n}" for n in parameters(op) if n not in constant]
-
-
-def layer(op: str, inputs: dict[str, Any]) -> dict[str, Any]:
-    """A layer's y, and with `dy` among the inputs the gradient of each argument that has one, as dx, dweight, …"""
-    module = importlib.import_module(home(op))
-    arguments = [inputs[n] for n in parameters(op) if n in inputs]
-    y, saved = getattr(module, op)(*(Mask(**a) if isinstance(a, dict) else a for a in arguments))
-    if "dy" not in inputs:
-        return {"y": y}
-    gradients = getattr(module, f"{op}_backward")(inputs["dy"], saved)
-    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
-    return {"y": y} | dict(zip(differentiated(op), gradients, strict=True))
-
-
-# Everything else
-
-
-def model_config(name: str, fields: dict[str, Any]) -> Any:
-    """The Config of an architecture from a vector's plain fields."""
-    if scaling := fields.get("rope_scaling"):
-        fields = fields | {"rope_scaling": RopeScaling(**scaling)}
-    return architecture(name).Config(**fields)
-
-
-def model(name: str, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Logits, loss, and the gradient of every parameter."""
-    module = architecture(name)
-    output = module.forward(inputs["params"], inputs["tokens"], model_config(name, inputs["config"]))
-    loss, judged = cross_entropy(output.logits, inputs["targets"])
-    dlogits = cross_entropy_backward(namespace(loss).ones_like(loss), judged)
-    gradients = module.backward(dlogits, output.saved)
-    return {"logits": output.logits, "loss": loss} | {f"d{n}": g for n, g in gradients.items()}
-
-
-def greedy_decoding(inputs: dict[str, Any], n_tokens: int = 5) -> dict[str, Any]:
-    """A ragged batch read at once and continued from the cache: each step's logits and greedy tokens."""
-    name, tokens, valid = inputs["architecture"], inputs["tokens"], inputs["valid"]
-    m = Model(architecture(name), model_config(name, inputs["config"]), inputs["params"])
-    logits, cache = prefill(m, tokens, new_cache(m, tokens.shape[0], tokens.shape[1] + n_tokens), valid)
-    steps, chosen = [logits], [sampling.greedy(logits)]
-    for _ in range(n_tokens - 1):
-        logits, cache = decode(m, chosen[-1][:, None], cache)
-        steps, chosen = [*steps, logits], [*chosen, sampling.greedy(logits)]
-    xp = namespace(logits)
-    return {"tokens": xp.stack(chosen, axis=1), "logits": xp.stack(steps, axis=1)}
-
-
-def adamw_update(inputs: dict[str, Any]) -> dict[str, Any]:
-    updated = adamw.adamw_update(*(inputs[n] for n in parameters("adamw_update")))
-    return dict(zip(("parameters", "mean", "square"), updated, strict=True))
-
-
-def clip(inputs: dict[str, Any]) -> dict[str, Any]:
-    norm = adamw.global_norm(inputs["vector"])
-    return {"norm": norm, "clipped": adamw.clip(inputs["vector"], norm, inputs["limit"])}
-
-
-def learning_rates(inputs: dict[str, Any]) -> dict[str, Any]:
-    return {"rates": np.asarray([schedule.learning_rate(step, **inputs) for step in range(inputs["steps"])])}
-
-
-def training_steps(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Losses, gradient norms, and the parameters in the end. A batch (A, B, T) is A micro-batches."""
-    name, embedding = inputs["architecture"], inputs["params"]["embedding"]
-    xp = namespace(embedding)
-    dtype = "float64" if "float64" in xp.dtypes() and embedding.dtype == xp.float64 else "float32"
-    pupil = learner(architecture(name), model_config(name, inputs["config"]), TrainingConfig(**inputs["training"], dtype=dtype))
-    vector = pack(inputs["params"], pupil.layout)
-    state = State(vector, xp.zeros_like(vector), xp.zeros_like(vector), 0)
-    losses: list = []
-    norms: list = []
-    for batch in inputs["batches"]:
-        tokens, targets = batch["tokens"], batch["targets"]
-        state, metrics = train_step(state, [(tokens[i, ...], targets[i, ...]) for i in range(tokens.shape[0])], pupil)
-        losses, norms = [*losses, metrics.loss], [*norms, metrics.gradient_norm]
-    return {"losses": xp.stack(losses), "norms": xp.stack(norms)} | unpack(state.vector, pupil.layout)
-
-
-def kept(cut: Callable) -> Callable:
-    def run(inputs: dict[str, Any]) -> dict[str, Any]:
-        logits, limit = inputs.values()
-        return {"kept": namespace(logits).isfinite(cut(logits, limit))}
-
-    return run
-
-
-def sampled(inputs: dict[str, Any]) -> dict[str, Any]:
-    return {"tokens": sampling.sample(inputs["logits"], inputs["uniforms"], sampling.Sampler(**inputs["sampler"]))}
-
-
-RUNNERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "gpt2": lambda inputs: model("gpt2", inputs),
-    "llama": lambda inputs: model("llama", inputs),
-    "decode": greedy_decoding,
-    "adamw_update": adamw_update,
-    "clip": clip,
-    "learning_rate": learning_rates,
-    "train_step": training_steps,
-    "top_k": kept(sampling.top_k),
-    "top_p": kept(sampling.top_p),
-    "sample": sampled,
-}
-WHOLE = ("gpt2", "llama", "decode")  # held to the scatter of their results under random rounding
-
-
-def run(op: str, inputs: dict[str, Any]) -> dict[str, Any]:
-    """An op's results by name, on the backend of its inputs."""
-    return RUNNERS[op](inputs) if op in RUNNERS else layer(op, inputs)
 
 
 # Bounds and errors

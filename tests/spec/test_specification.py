@@ -12,18 +12,9 @@ from hypothesis import strategies as st
 
 from refllm.array_api import OPS, kernels, load
 from refllm.array_api.contract import PRIMITIVES, STANDARD
-from refllm.conformance import specification, vectors
-from refllm.conformance.specification import (
-    agrees,
-    definitions,
-    evaluate,
-    gradients,
-    pages,
-    printed,
-    run_array_example,
-    run_example,
-    signatures,
-)
+from refllm.conformance import runners, specification, vectors
+from refllm.conformance.examples import agrees, printed, run_array_example, run_example
+from refllm.conformance.specification import definitions, evaluate, gradients, pages, signatures
 from refllm.decoding import sampling
 from refllm.decoding.generate import generate
 from refllm.layers.attention import Mask
@@ -159,7 +150,7 @@ DRAWN = {
 
 
 def of_refllm(name):
-    return getattr(importlib.import_module(vectors.home(name)), name)
+    return getattr(importlib.import_module(runners.home(name)), name)
 
 
 def assert_equal_within(found, expected, tolerance=vectors.EXACT):
@@ -186,7 +177,7 @@ def test_a_definition_agrees_with_refllm(name):
 
     @given(DRAWN[name])
     def agrees(arguments):
-        (expected,) = evaluate(name, *arguments)
+        expected = evaluate(name, *arguments)
         for table in ({}, numpy.kernels):
             with kernels(numpy, table):
                 y, _ = of_refllm(name)(*arguments)
@@ -198,16 +189,16 @@ def test_a_definition_agrees_with_refllm(name):
 @pytest.mark.parametrize("name", DRAWN)
 def test_the_complex_step_of_a_definition_gives_refllms_backward(name):
     numpy, f = load("numpy"), of_refllm(name)
-    backward = getattr(importlib.import_module(vectors.home(name)), f"{name}_backward")
-    of = tuple(i for i, n in enumerate(vectors.parameters(name)) if f"d{n}" in vectors.differentiated(name))
+    backward = getattr(importlib.import_module(runners.home(name)), f"{name}_backward")
+    of = tuple(i for i, n in enumerate(runners.parameters(name)) if f"d{n}" in runners.differentiated(name))
 
     @settings(max_examples=10)  # each draw steps every number of every argument
     @given(st.data())
     def agrees(data):
         arguments = data.draw(DRAWN[name])
-        dy = data.draw(numbers(*evaluate(name, *arguments)[0].shape))
+        dy = data.draw(numbers(*evaluate(name, *arguments).shape))
         dy = dy if dy.ndim else np.asarray(dy)
-        expected = gradients(lambda *a: evaluate(name, *a)[0], arguments, dy, of)
+        expected = gradients(lambda *a: evaluate(name, *a), arguments, dy, of)
         for table in ({}, numpy.kernels):
             with kernels(numpy, table):
                 _, saved = f(*arguments)
@@ -221,7 +212,7 @@ def test_the_complex_step_of_a_definition_gives_refllms_backward(name):
 
 def test_every_definition_with_axes_is_held_to_refllm():
     assert set(DRAWN) <= set(signatures())
-    differentiable = {n for n in signatures() if hasattr(importlib.import_module(vectors.home(n)), f"{n}_backward")}
+    differentiable = {n for n in signatures() if hasattr(importlib.import_module(runners.home(n)), f"{n}_backward")}
     assert differentiable == set(DRAWN)
 
 
