@@ -118,15 +118,20 @@ def batch(corpus: Corpus, seed: int, step: int, index: int, *, context: int, bat
     return _windows(corpus.train, begins[index], context)
 
 
-def evaluation_batches(corpus: Corpus, *, context: int, batch: int, windows: int) -> Iterator[tuple[Any, Any]]:
-    """The same windows of the held-out text every time, without overlap, spread evenly: (B, T) tokens and targets.
+def evaluation_begins(corpus: Corpus, *, context: int, windows: int) -> np.ndarray:
+    """Where the windows of an evaluation begin in the held-out text: the same every time, without overlap, spread evenly.
 
     windows: how many; 0 for all there are. Then every token but the first, and an end shorter than a window, is a target once.
     """
     available = (len(corpus.held_out) - 1) // context
     chosen = min(windows, available) if windows else available
-    begins = np.arange(chosen) * available // chosen * context
-    for first in range(0, chosen, batch):
+    return np.arange(chosen) * available // chosen * context
+
+
+def evaluation_batches(corpus: Corpus, *, context: int, batch: int, windows: int) -> Iterator[tuple[Any, Any]]:
+    """Those windows, some at a time: (B, T) tokens and targets."""
+    begins = evaluation_begins(corpus, context=context, windows=windows)
+    for first in range(0, len(begins), batch):
         yield _windows(corpus.held_out, begins[first : first + batch], context)
 
 
