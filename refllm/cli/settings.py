@@ -69,7 +69,7 @@ BEGINNING: dict[str, dict[str, Any]] = {
         "weight_decay": 0.1,
         "dropout": 0.2,
         "evaluate_every": 50,
-        "evaluation_windows": 0,
+        "evaluation_windows": 128,
         "checkpoint_every": 100,
     },
 }

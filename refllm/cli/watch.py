@@ -117,21 +117,23 @@ def interrupted(run: Run, last: Progress | None) -> Text:
 
 
 def trigram(run: Run) -> Level | None:
-    """The Kneser-Ney trigram of the run's training text, on the targets that an evaluation over all windows has.
+    """The Kneser-Ney trigram of the run's training text, judged on the same tokens as the model in an evaluation.
 
-    None for a text so long that counting would keep one waiting.
+    It sees the two tokens before each, also where the model's window begins. None for a text that is long to count.
     """
     import numpy as np
 
     from refllm.models import ngram
+    from refllm.training.data import evaluation_begins
 
-    train_tokens, held_out, context = run.corpus.train, run.corpus.held_out, run.training.context
-    if len(train_tokens) > 5_000_000:
+    corpus, t = run.corpus, run.training
+    if len(corpus.train) > 5_000_000:
         return None
-    judged = held_out[: (len(held_out) - 1) // context * context + 1]
-    counted = ngram.train(train_tokens, 3, run.tokenizer.vocab_size)
-    nats = -ngram.log_probabilities(counted, judged[1:], context=np.concatenate([train_tokens[-2:], judged[:1]]))
-    n_bytes = int(run.corpus.token_bytes[judged[1:]].sum())
+    counted = ngram.train(corpus.train, 3, run.tokenizer.vocab_size)
+    begins = evaluation_begins(corpus, context=t.context, windows=t.evaluation_windows)
+    judged = (begins[:, None] + np.arange(1, t.context + 1)).reshape(-1)  # the targets' places
+    nats = -ngram.log_probabilities(counted, corpus.held_out, context=corpus.train)[judged]
+    n_bytes = int(corpus.token_bytes[corpus.held_out[judged]].sum())
     return Level("Kneser-Ney trigram", float(np.mean(nats)), float(np.sum(nats)) / np.log(2) / max(1, n_bytes))
 
 

@@ -54,9 +54,9 @@ def generate(
     Raises ValueError, at once, for an empty prompt, an id outside the vocabulary, or more tokens than the context holds;
     and while it runs, if the logits stop being numbers.
     """
-    rows = [[ids] if isinstance(ids, int | np.integer) else list(ids) for ids in prompts]
-    if all(isinstance(ids, int | np.integer) for ids in prompts):
-        rows = [[token for row in rows for token in row]]  # one prompt
+    one = len(prompts) == 0 or isinstance(prompts[0], int | np.integer)
+    given: Sequence[Any] = [prompts] if one else prompts
+    rows = [list(row) for row in given]
     if any(len(row) == 0 for row in rows):
         raise ValueError("the prompt is empty; generation continues at least one token.")
     T, room = max(map(len, rows)), model.config.max_positions

@@ -10,6 +10,7 @@ from rich.console import Console
 from refllm.cli.plot import Level
 from refllm.cli.watch import Best, Shown, best_evaluation, comparison, interrupted, moving_line, trigram
 from refllm.models import ngram
+from refllm.training.data import evaluation_batches, evaluation_begins
 from refllm.training.loop import Progress
 from refllm.training.run import reopen
 
@@ -22,15 +23,23 @@ def written(shown, **options):
     return console.file.getvalue()
 
 
-def test_the_trigram_is_judged_on_the_targets_of_a_whole_evaluation(finished_run):
-    run = reopen(finished_run)
-    n = (len(run.corpus.held_out) - 1) // 16 * 16
+def test_the_trigram_is_judged_on_the_tokens_of_the_models_evaluation(copied_run):
+    settings = (copied_run / "run.toml").read_text()
+    assert "evaluation_windows = 128\n" in settings
+    (copied_run / "run.toml").write_text(settings.replace("evaluation_windows = 128\n", "evaluation_windows = 3\n"))
+    run = reopen(copied_run)
+    targets = np.concatenate([t for _, t in evaluation_batches(run.corpus, context=16, batch=2, windows=3)])
+    assert targets.shape == (3, 16)
     counted = ngram.train(run.corpus.train, 3, run.tokenizer.vocab_size)
-    nats = -ngram.log_probabilities(counted, run.corpus.held_out, context=run.corpus.train)[1 : n + 1]
-    n_bytes = run.corpus.token_bytes[run.corpus.held_out[1 : n + 1]].sum()
+    stream = np.concatenate([run.corpus.train, run.corpus.held_out])
+    begins = evaluation_begins(run.corpus, context=16, windows=3) + len(run.corpus.train)
+    nats = []
+    for begin, window in zip(begins, targets, strict=True):
+        for i, target in enumerate(window, start=begin + 1):
+            nats += list(-ngram.log_probabilities(counted, [target], context=stream[:i]))
     level = trigram(run)
     assert level.loss == pytest.approx(np.mean(nats), rel=1e-12)
-    assert level.bits_per_byte == pytest.approx(np.sum(nats) / np.log(2) / n_bytes, rel=1e-12)
+    assert level.bits_per_byte == pytest.approx(np.sum(nats) / np.log(2) / run.corpus.token_bytes[targets].sum(), rel=1e-12)
 
 
 def test_the_best_evaluation_is_the_lowest_of_all_lines(finished_run):
