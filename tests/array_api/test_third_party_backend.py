@@ -38,10 +38,9 @@ def site(tmp_path_factory) -> Path:
 def installed(site, monkeypatch):
     """refllm-torch, installed for one test."""
     monkeypatch.syspath_prepend(site)
-    types = set(_BY_TYPE)
     yield
     _LOADED.pop("torch", None)
-    for array_type in set(_BY_TYPE) - types:
+    for array_type in [t for t, entry in _BY_TYPE.items() if entry.backend.name == "torch"]:
         del _BY_TYPE[array_type]
 
 
