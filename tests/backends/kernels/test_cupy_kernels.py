@@ -1,6 +1,5 @@
 """CuPy's kernels, as far as a machine without a GPU goes: compiled by NVRTC, and run on the CPU under the kit's own checks."""
 
-import inspect
 import math
 
 import numpy as np
@@ -70,12 +69,6 @@ def test_the_compiler_finds_a_planted_error(nvrtc):
     from refllm.backends.kernels.cupy_kernels import SOURCE, options
 
     assert "undefined" in compile_log(nvrtc, SOURCE.replace("block_sum(squares)", "block_total(squares)"), options("float32"))
-
-
-def test_kernels_have_the_signatures_of_their_ops(cupy_kernels_on_cpu):
-    for name, kernel in cupy_kernels_on_cpu.KERNELS.items():
-        assert inspect.signature(kernel) == inspect.signature(OPS[name].reference), name
-        assert name.endswith("_backward") or f"{name}_backward" not in OPS or f"{name}_backward" in cupy_kernels_on_cpu.KERNELS
 
 
 def test_every_kernel_is_checked_here(cupy_kernels_on_cpu):

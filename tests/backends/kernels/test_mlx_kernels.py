@@ -1,7 +1,5 @@
 """MLX's kernels keep the bounds of the ops they replace, in every dtype, wherever MLX runs."""
 
-import inspect
-
 import pytest
 
 pytest.importorskip("mlx.core", reason="MLX is not installed: pip install 'refllm[mlx]'")
@@ -9,7 +7,7 @@ pytest.importorskip("mlx.core", reason="MLX is not installed: pip install 'refll
 import refllm.layers.cross_entropy  # the modules of the ops that have kernels
 import refllm.layers.layer_norm
 import refllm.layers.rms_norm  # noqa: F401
-from refllm.array_api import OPS, kernels, load
+from refllm.array_api import kernels, load
 from refllm.backends.kernels.mlx_kernels import KERNELS
 from refllm.conformance.kit import run
 from refllm.conformance.layer_checks import CHECKS
@@ -30,12 +28,6 @@ def test_kernels_keep_the_bounds_of_their_ops(name, dtype):
         row = run(check, backend, dtype, examples=15)
     assert row.worst <= 1, row.failure
     assert ran == {name, f"{name}_backward"}
-
-
-def test_kernels_have_the_signatures_of_their_ops():
-    for name, kernel in KERNELS.items():
-        assert inspect.signature(kernel) == inspect.signature(OPS[name].reference), name
-    assert KERNELS.keys() == {*FORWARDS, *(f"{name}_backward" for name in FORWARDS)}
 
 
 @pytest.mark.parametrize("name", FORWARDS)
