@@ -222,7 +222,7 @@ log1p = _monotone("log1p", np.log1p)
 sqrt = _monotone("sqrt", _positive(np.sqrt))
 tanh = _monotone("tanh", np.tanh)
 _math_erf = np.frompyfunc(math.erf, 1, 1)
-erf = _monotone("erf", lambda x: _math_erf(x).astype(np.float64))
+erf = _monotone("erf", lambda x: np.asarray(_math_erf(x), dtype=np.float64))
 
 
 def rsqrt(x, /):
