@@ -1,8 +1,9 @@
-"""Attention for NumPy: block by block of queries, no key copied, no probability kept.
+"""Attention for NumPy: block by block of queries, no key copied, no large array of probabilities kept.
 
 Scores exist for one block of queries of a few heads at a time, small enough for the cache, and only up to the last key that the
-block may see: a causal mask so halves the work. Backward forms them again. With E = exp(scores − m) and l = Σ_S E the
-probabilities are P = E / l; the division is moved from the (T, S) scores to the (T, K) results, where it is cheaper:
+block may see: a causal mask so halves the work. Backward forms them again, unless they are small beside q and k.
+With E = exp(scores − m) and l = Σ_S E the probabilities are P = E / l; the division is moved from the (T, S) scores to the (T, K)
+results, where it is cheaper:
 
     y = (E v) / l        g = dy / l        dv = Eᵀ g        ds = E · (g vᵀ − Σ_K g·y)
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from .numpy_blocks import ones, reference, served, tame
 
-QUERIES = 128  # positions in a block of queries
+QUERIES = 64  # positions in a block of queries
 SCORES = 1 << 17  # scores held at a time: 512 KiB of float32
 
 
@@ -29,6 +30,7 @@ class Attended(NamedTuple):
     y: Any  # (B, G, R, T, K)
     total: Any  # (B, G, R, T): l, or 1 for a query that sees nothing
     shifts: dict[int, Any]  # m of the blocks that needed it, by their number
+    kept: dict[int, Any]  # E of every block, where it is small
     mask: Any
     scale: float
 
@@ -49,7 +51,8 @@ def split(q, k, mask) -> Iterator[Block]:
     S = k.shape[2]
     step = min(T, max(1, QUERIES // R) if T > 1 else 1)
     fit = max(1, SCORES // (R * step * S))  # pairs of a row and a key head that are worked on together
-    some_heads, some_rows = min(G, fit), max(1, fit // G)
+    some_heads = -(-G // -(-G // fit))  # as few groups of heads as fit allows, of equal size
+    some_rows = max(1, fit // G)
     number = 0
     for row in range(0, B, some_rows):
         for head in range(0, G, some_heads):
@@ -86,26 +89,26 @@ def hide(scores, block: Block, mask) -> None:
     np.copyto(scores, -np.inf, where=~seen)
 
 
-def weights(q, k, block: Block, mask, scale, shifts: dict[int, Any], known: bool):
-    """E = exp(scores − m) of a block: (b, g, R·t, s), and the block's scaled queries (b, g, R·t, K).
-
-    known: whether `shifts` holds m already; else it is entered where the scores need it
-    """
-    queries = q[block.rows, block.heads, :, block.queries] * scale  # a contiguous copy
+def scaled(q, block: Block, scale):
+    """The queries of a block, scaled: (b, g, R·t, K), a contiguous copy."""
+    queries = q[block.rows, block.heads, :, block.queries] * scale
     b, g, R, t, K = queries.shape
-    queries = queries.reshape(b, g, R * t, K)
-    keys = k[block.rows, block.heads, block.keys]
-    scores = np.matmul(queries, keys.swapaxes(-1, -2))
-    by_head = scores.reshape(b, g, R, t, -1)
-    needless = block.number not in shifts if known else tame(scores)
-    hide(by_head, block, mask)
-    if not needless:
-        if not known:
+    return queries.reshape(b, g, R * t, K)
+
+
+def weights(queries, k, block: Block, mask, shifts: dict[int, Any], again: bool):
+    """E = exp(scores − m) of a block: (b, g, R·t, s). Enters m in `shifts` where the scores need it, or reads it there again."""
+    scores = np.matmul(queries, k[block.rows, block.heads, block.keys].swapaxes(-1, -2))
+    b, g, _, s = scores.shape
+    shifted = block.number in shifts if again else not tame(scores)
+    hide(scores.reshape(b, g, -1, block.queries.stop - block.queries.start, s), block, mask)
+    if shifted:
+        if not again:
             top = scores.max(axis=-1, keepdims=True)
             shifts[block.number] = np.where(top == -np.inf, 0, top)  # −∞ − (−∞) would be NaN where nothing is seen
         scores -= shifts[block.number]
     np.exp(scores, out=scores)
-    return scores, queries
+    return scores
 
 
 def attention(q, k, v, mask, scale):
@@ -119,33 +122,35 @@ def attention(q, k, v, mask, scale):
     y = np.empty((B, T, H, K), dtype=q.dtype).reshape(B, T, G, R, K).transpose(0, 2, 3, 1, 4)
     total = np.empty((B, G, R, T), dtype=q.dtype)
     shifts: dict[int, Any] = {}
+    kept: dict[int, Any] = {}
     for block in split(by_group, k, mask):
-        e, _ = weights(by_group, k, block, mask, scale, shifts, known=False)
-        b, g, Rt, s = e.shape
+        e = weights(scaled(by_group, block, scale), k, block, mask, shifts, again=False)
+        if k.shape[2] <= 2 * K:
+            kept[block.number] = e
+        b, g, _, s = e.shape
         sums = np.matmul(e, ones(s, e.dtype))  # l = Σ_S E
         sums[sums == 0] = 1
-        weighted = np.matmul(e, v[block.rows, block.heads, block.keys])  # (b, g, R·t, K)
-        weighted /= sums[..., None]
-        t = Rt // R
-        total[block.rows, block.heads, :, block.queries] = sums.reshape(b, g, R, t)
-        y[block.rows, block.heads, :, block.queries] = weighted.reshape(b, g, R, t, K)
-    return y.reshape(B, H, T, K), Attended(by_group, k, v, y, total, shifts, mask, scale)
+        weighted = np.matmul(e, v[block.rows, block.heads, block.keys]).reshape(b, g, R, -1, K)
+        here = (block.rows, block.heads, slice(None), block.queries)
+        total[here] = sums.reshape(b, g, R, -1)
+        np.divide(weighted, total[here][..., None], out=y[here])
+    return y.reshape(B, H, T, K), Attended(by_group, k, v, y, total, shifts, kept, mask, scale)
 
 
 def attention_backward(dy, saved):
     if not isinstance(saved, Attended):
         return reference("attention_backward", dy, saved)
-    q, k, v, y, total, shifts, mask, scale = saved
+    q, k, v, y, total, shifts, kept, mask, scale = saved
     B, G, R, T, K = q.shape
     S = k.shape[2]
     dy = dy.reshape(q.shape)
     dq = np.empty((B, T, G * R, K), dtype=q.dtype).reshape(B, T, G, R, K).transpose(0, 2, 3, 1, 4)
-    dk = np.zeros((B, S, G, K), dtype=k.dtype).transpose(0, 2, 1, 3)
-    dv = np.zeros((B, S, G, K), dtype=k.dtype).transpose(0, 2, 1, 3)
+    dk, dv = (np.empty((B, S, G, K), dtype=k.dtype).transpose(0, 2, 1, 3) for _ in range(2))
     for block in split(q, k, mask):
         here = (block.rows, block.heads, slice(None), block.queries)
         there = (block.rows, block.heads, block.keys)
-        e, queries = weights(q, k, block, mask, scale, shifts, known=True)
+        queries = scaled(q, block, scale)
+        e = kept[block.number] if kept else weights(queries, k, block, mask, shifts, again=True)
         b, g, Rt, _ = e.shape
         by = dy[here] / total[here][..., None]
         level = np.matmul(by * y[here], ones(K, by.dtype)).reshape(b, g, Rt, 1)  # Σ_K g·y
@@ -153,9 +158,15 @@ def attention_backward(dy, saved):
         ds = np.matmul(by, v[there].swapaxes(-1, -2))
         ds -= level
         ds *= e
-        dq[here] = (np.matmul(ds, k[there]) * scale).reshape(b, g, R, Rt // R, K)
-        dk[there] += np.matmul(ds.swapaxes(-1, -2), queries)
-        dv[there] += np.matmul(e.swapaxes(-1, -2), by)
+        np.multiply(np.matmul(ds, k[there]).reshape(b, g, R, -1, K), scale, out=dq[here])
+        if block.queries.stop == T:  # the first to come to these keys
+            dk[block.rows, block.heads, : block.keys.start] = dv[block.rows, block.heads, : block.keys.start] = 0
+            dk[block.rows, block.heads, block.keys.stop :] = dv[block.rows, block.heads, block.keys.stop :] = 0
+            np.matmul(ds.swapaxes(-1, -2), queries, out=dk[there])
+            np.matmul(e.swapaxes(-1, -2), by, out=dv[there])
+        else:
+            dk[there] += np.matmul(ds.swapaxes(-1, -2), queries)
+            dv[there] += np.matmul(e.swapaxes(-1, -2), by)
     return dq.reshape(B, G * R, T, K), dk, dv
 
 

@@ -124,7 +124,7 @@ def _print(found: dict, hint: str, compared: bool) -> None:
 
     from refllm.cli import figures
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     console.print(f"{found['machine']}; {found['threads']} threads a side; {versions}; {found['date']}\n", soft_wrap=True)
     table = Table(box=None, padding=(0, 2), header_style="dim")
