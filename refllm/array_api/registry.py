@@ -104,7 +104,11 @@ def _find(name: str, source: str) -> Backend:
     if name not in third_party:
         installed = ", ".join(n for n in names() if is_installed(n))
         raise ValueError(f"{source}={name!r} is not a backend; choose one of {', '.join(names())} (installed: {installed}).")
-    found = third_party[name].load()
+    try:
+        found = third_party[name].load()
+    except Exception as error:  # whatever somebody else's code raises, its backend cannot be used
+        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ImportError(f"the {name} backend, {third_party[name].value!r}, does not load ({why}).") from error
     backend = found if isinstance(found, Backend) else getattr(found, "backend", None)
     if not isinstance(backend, Backend):
         raise ImportError(

@@ -30,7 +30,9 @@ def site(tmp_path_factory) -> Path:
     information = folder / "refllm_torch-1.0.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: refllm-torch\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text("[refllm.backends]\ntorch = refllm_torch\nbroken = refllm_torch:DTYPES\n")
+    (information / "entry_points.txt").write_text(
+        "[refllm.backends]\ntorch = refllm_torch\nbroken = refllm_torch:DTYPES\nlost = refllm_lost\n"
+    )
     return folder
 
 
@@ -62,9 +64,14 @@ def test_it_is_found_by_its_entry_point(installed):
     assert next(d for d in describe() if d.name == "torch").dtypes == tuple(sorted(backend.xp.dtypes()))
 
 
-def test_an_entry_point_that_names_no_backend_is_refused(installed):
+def test_an_entry_point_that_leads_to_no_backend_is_refused_and_listed(installed):
     with pytest.raises(ImportError, match=r"the entry point 'refllm_torch:DTYPES' for broken is no backend; it must name a"):
         load("broken")
+    with pytest.raises(
+        ImportError, match=r"the lost backend, 'refllm_lost', does not load \(ModuleNotFoundError: No module named"
+    ):
+        load("lost")
+    assert {d.name for d in describe() if d.missing} >= {"broken", "lost"}
 
 
 def test_it_keeps_the_laws_of_every_name(site):
