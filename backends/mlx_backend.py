@@ -160,8 +160,10 @@ def device() -> str:
     return f"gpu ({mx.device_info().get('device_name', 'unnamed')})" if ON_GPU else "cpu"
 
 
-ADAPTED = (finfo, iinfo, full, full_like, astype, clip, sum, mean, argmax, count_nonzero, cumulative_sum, sort, argsort)
-ADAPTED += (searchsorted, concat, stack, roll)
+ADAPTED = (
+    *(finfo, iinfo, full, full_like, astype, clip, sum, mean, argmax, count_nonzero, cumulative_sum, sort, argsort),
+    *(searchsorted, concat, stack, roll),
+)
 
 backend = Backend(
     name="mlx",
