@@ -59,6 +59,7 @@ def on_device(device: str) -> Backend:
         array_type=type(strict.empty(0)),
         version=strict.__version__,
         device="cpu" if device == "CPU_DEVICE" else device,
+        asynchronous=device != "CPU_DEVICE",  # as a GPU is
     )
 
 
