@@ -4,7 +4,7 @@ A word starts as the ids of its bytes. While some adjacent pair has a rank, the 
 """
 
 import heapq
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 SHORT = 32  # ids; up to here a plain search for the lowest rank beats a heap
 
@@ -16,8 +16,14 @@ class Merge(NamedTuple):
     id: int
 
 
-Merges = dict[tuple[int, int], Merge]
 NEVER = Merge(2**62, -1)
+
+
+class Merges(Protocol):
+    """A table of merges: a dict, or what looks like one."""
+
+    def get(self, pair: tuple[int, int], default: Merge, /) -> Merge:
+        """What becomes of an adjacent pair; the default where it never merges."""
 
 
 def merge_word(ids: list[int], merges: Merges) -> list[int]:
@@ -31,7 +37,7 @@ def merge_short(ids: list[int], merges: Merges) -> list[int]:
     rank = [merges.get(pair, NEVER).rank for pair in zip(ids, ids[1:], strict=False)]
     while rank and (lowest := min(rank)) < NEVER.rank:
         i = rank.index(lowest)
-        ids[i : i + 2] = [merges[ids[i], ids[i + 1]].id]
+        ids[i : i + 2] = [merges.get((ids[i], ids[i + 1]), NEVER).id]
         del rank[i]
         if i > 0:
             rank[i - 1] = merges.get((ids[i - 1], ids[i]), NEVER).rank
@@ -49,8 +55,8 @@ def merge_long(ids: list[int], merges: Merges) -> list[int]:
     heap: list[tuple[int, ...]] = []
 
     def offer(left: int, right: int) -> None:
-        merge = merges.get((ids[left], ids[right]))
-        if merge is not None:
+        merge = merges.get((ids[left], ids[right]), NEVER)
+        if merge is not NEVER:
             heapq.heappush(heap, (merge.rank, left, right, merge.id, ids[left], ids[right]))
 
     for i in range(n - 1):

@@ -1,17 +1,18 @@
 """Which kind of tokenizer a file or a folder holds."""
 
+import re
 from pathlib import Path
 
-from refllm.tokenizer import hugging_face, llama2c_file, sentence_piece_file
+from refllm.tokenizer import hugging_face, llama2c_file, rank_file, sentence_piece_file
 from refllm.tokenizer.tokenizer import Tokenizer
 
-KINDS = "tokenizer.json, tokenizer.model (SentencePiece), vocab.json with merges.txt, tokenizer.bin (llama2.c)"
+KINDS = "tokenizer.json, tokenizer.model (SentencePiece), vocab.json with merges.txt, .tiktoken, tokenizer.bin (llama2.c)"
 
 
-def load(path: Path, merges: Path | None = None) -> Tokenizer:
+def load(path: Path, merges: Path | None = None, pattern: str | None = None) -> Tokenizer:
     """Open a tokenizer's file, or a folder that holds one.
 
-    merges: the merges.txt of a vocab.json
+    merges: the merges.txt of a vocab.json    pattern: what cuts text into words, for a rank file whose name does not say
     Raises FileNotFoundError where there is none, ValueError for a file that is damaged or of a kind not known.
     """
     if merges is not None:
@@ -26,11 +27,13 @@ def load(path: Path, merges: Path | None = None) -> Tokenizer:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there; a tokenizer's file, or a folder that holds one, is needed.")
     with path.open("rb") as file:
-        start = file.read(16)
+        start = file.read(64)
     if start.lstrip()[:1] in (b"{", b"["):
         return hugging_face.load(path)
     if start[:1] == b"\n":  # field 1 of a protobuf message
         return sentence_piece_file.load(path)
+    if path.suffix == ".tiktoken" or re.match(rb"[A-Za-z0-9+/]+=* \d+\s", start):
+        return rank_file.load(path, pattern)
     if path.suffix == ".bin":
         return llama2c_file.load(path)
     raise ValueError(f"{path} is not a tokenizer's file of a kind that is known: {KINDS}.")

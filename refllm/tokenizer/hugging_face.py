@@ -20,7 +20,7 @@ def load(path: Path) -> Tokenizer:
         return _from_document(document)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not built as a tokenizer.json ({type(error).__name__}: {error}); write it again.") from None
 
 

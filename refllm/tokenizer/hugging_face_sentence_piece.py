@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from refllm.tokenizer.byte_pair import Merge, Merges
+from refllm.tokenizer.byte_pair import Merge
 from refllm.tokenizer.hugging_face_parts import bpe, read_merges, read_vocabulary, require
 from refllm.tokenizer.sentence_piece import CHARACTERS, ESCAPED_SPACE, SentencePieceBPE
 
@@ -58,7 +58,7 @@ def read(document: Mapping[str, Any], added: Mapping[str, int]) -> SentencePiece
     byte_ids = [spelled.pop(name) for name in BYTES if name in spelled] if model["byte_fallback"] else []
     pieces = {id: spelling.replace(ESCAPED_SPACE, " ") for spelling, id in spelled.items()}
     ids = {piece: id for id, piece in pieces.items()}
-    merges: Merges = {}
+    merges: dict[tuple[int, int], Merge] = {}
     for rank, (left, right) in enumerate(read_merges(model)):
         joined = pieces.get(left, "") + pieces.get(right, "")
         if joined not in ids:

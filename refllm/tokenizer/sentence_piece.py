@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 import numpy as np
 
-from refllm.tokenizer.byte_pair import Merge, Merges, merge_word
+from refllm.tokenizer.byte_pair import Merge, merge_word
 from refllm.tokenizer.remembered import RememberedWords
 
 ESCAPED_SPACE = "\u2581"
@@ -30,7 +30,7 @@ class SentencePieceBPE:
     def __init__(
         self,
         pieces: Mapping[int, str],
-        merges: Merges,
+        merges: dict[tuple[int, int], Merge],
         byte_ids: Sequence[int] = (),
         user_defined: Iterable[int] = (),
         prefix: str = " ",
@@ -80,12 +80,12 @@ class SentencePieceBPE:
                 yield self.unknown
 
 
-def merges_by_score(pieces: Mapping[int, str], scores: Mapping[int, float]) -> Merges:
+def merges_by_score(pieces: Mapping[int, str], scores: Mapping[int, float]) -> dict[tuple[int, int], Merge]:
     """Every pair of symbols that joins to a piece, higher scores first."""
     ranks = {score: rank for rank, score in enumerate(sorted({scores[id] for id in pieces}, reverse=True))}
     symbols = {chr(point): CHARACTERS + point for piece in pieces.values() for point in map(ord, piece)}
     symbols |= {piece: id for id, piece in pieces.items()}
-    merges: Merges = {}
+    merges: dict[tuple[int, int], Merge] = {}
     for id, piece in pieces.items():
         for i in range(1, len(piece)):
             if piece[:i] in symbols and piece[i:] in symbols:

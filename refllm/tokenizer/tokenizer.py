@@ -119,12 +119,16 @@ class Tokenizer:
         return self._added_ids[content]
 
     @classmethod
-    def load(cls, path: str | Path, merges: str | Path | None = None) -> "Tokenizer":
-        """Open a tokenizer.json, SentencePiece's tokenizer.model, GPT-2's vocab.json with its merges, llama2.c's tokenizer.bin,
-        or a folder that holds one of them. Raises FileNotFoundError, and ValueError for a file that is damaged or not known."""
+    def load(cls, path: str | Path, merges: str | Path | None = None, pattern: str | None = None) -> "Tokenizer":
+        """Open a tokenizer's file, or a folder that holds one, and find out which it is:
+
+        Hugging Face's tokenizer.json, GPT-2's vocab.json with its merges, tiktoken's ranks (with the pattern that cuts text into
+        words, where the name does not say it), SentencePiece's tokenizer.model, llama2.c's tokenizer.bin.
+        Raises FileNotFoundError where there is none, ValueError for a file that is damaged or of a kind not known.
+        """
         from refllm.tokenizer.files import load
 
-        return load(Path(path), None if merges is None else Path(merges))
+        return load(Path(path), None if merges is None else Path(merges), pattern)
 
     def save(self, path: str | Path) -> None:
         """Write a tokenizer.json that Hugging Face tokenizers reads to the same ids; a folder gets the file of that name."""

@@ -1,6 +1,6 @@
 """Text that is hard on tokenizers, and files of real ones."""
 
-import json
+import base64
 
 import pytest
 from hypothesis import strategies as st
@@ -136,14 +136,36 @@ def gpt2(data):
 
 
 @pytest.fixture(scope="session")
-def tiktoken_gpt2(gpt2, data):
-    """The same vocabulary in tiktoken, which ranks tokens by id. Its pattern: openai_public.py of tiktoken 0.14."""
+def in_tiktoken(gpt2):
+    """GPT-2's vocabulary in tiktoken, which ranks tokens by id, with any pattern."""
     import tiktoken
 
-    spellings = json.loads((data / "gpt2-encoder.json").read_text(encoding="utf-8"))
-    ranks = {gpt2.bytes_of(id): id for name, id in spellings.items() if name != "<|endoftext|>"}
-    pattern = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-    return tiktoken.Encoding("gpt2", pat_str=pattern, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 50256})
+    def made(pattern):
+        special = {"<|endoftext|>": 50256}
+        return tiktoken.Encoding("gpt2", pat_str=pattern, mergeable_ranks=ranks(gpt2), special_tokens=special)
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def tiktoken_gpt2(in_tiktoken):
+    """GPT-2 as tiktoken has it."""
+    from refllm.tokenizer.patterns import GPT2
+
+    return in_tiktoken(GPT2)
+
+
+@pytest.fixture(scope="session")
+def rank_file(gpt2, tmp_path_factory):
+    """GPT-2's vocabulary as tiktoken's file of ranks."""
+    path = tmp_path_factory.mktemp("ranks") / "r50k_base.tiktoken"
+    lines = [base64.b64encode(token) + b" %d\n" % rank for token, rank in ranks(gpt2).items()]
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+def ranks(tokenizer):
+    return {token: id for id, token in tokenizer.model.vocabulary.items()}
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm.tokenizer import byte_level_bpe
+from refllm.tokenizer import pretokenize
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
 from refllm.tokenizer.byte_pair import merge_word
 from refllm.tokenizer.pretokenize import words
@@ -23,7 +23,7 @@ def test_ids_are_those_of_each_word_merged_on_its_own(trained, hard_text, data):
 
 def test_a_book_encodes_alike_in_pieces_of_any_size(trained, topics, monkeypatch):
     whole = trained.model.encode_array(topics)
-    monkeypatch.setattr(byte_level_bpe, "CHUNK", 1000)
+    monkeypatch.setattr(pretokenize, "CHUNK", 1000)
     np.testing.assert_array_equal(trained.model.encode_array(topics), whole)
     assert trained.model.encode(topics) == whole.tolist()
 

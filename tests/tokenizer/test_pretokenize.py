@@ -1,4 +1,4 @@
-"""GPT-2's words: the array form, the pattern form, and the reference tokenizers agree."""
+"""Words: the array form, the pattern, the definition and the reference tokenizers agree."""
 
 import random
 import unicodedata
@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.conformance.specification import definitions
+from refllm.tokenizer.patterns import CL100K, GPT2, LLAMA3, O200K
 from refllm.tokenizer.pretokenize import SHORT, chunked, words, words_by_arrays, words_by_pattern
-from refllm.tokenizer.unicode_classes import LETTER, LOWER, NUMBER, SPACE, UPPER, unicode_classes
+from refllm.tokenizer.unicode_categories import members
 
 
 @given(data=st.data())
@@ -28,7 +29,7 @@ def test_every_string_of_four_deciding_characters_splits_alike():
     """Whether a word starts depends on two neighbours: four characters hold all of these, the ends of the text among them."""
     atoms = ["a", "1", ".", "'", " ", "\n", "s", "l"]
     texts = [a + b + c + d for a in atoms for b in atoms for c in atoms for d in atoms]
-    assert [words_by_arrays(text) for text in texts] == [words(text) for text in texts]
+    assert [words_by_arrays(text) for text in texts] == [words_by_pattern(text) for text in texts]
 
 
 @pytest.mark.parametrize(
@@ -81,8 +82,7 @@ def test_a_book_of_random_characters_splits_as_in_tokenizers():
 
 def kinds(text):
     """L, N, S or O for each character: what the definition is told of Unicode."""
-    letters = {UPPER: "L", LOWER: "L", LETTER: "L", NUMBER: "N", SPACE: "S"}
-    return "".join(letters.get(int(unicode_classes()[ord(character)]), "O") for character in text)
+    return "".join(next((name for name in "LNS" if members(name.replace("S", "s"))[ord(c)]), "O") for c in text)
 
 
 @given(data=st.data())
@@ -93,14 +93,21 @@ def test_words_equal_their_definition(hard_text, data):
     assert words_by_arrays(text) == expected
 
 
+@pytest.mark.parametrize("pattern", [GPT2, CL100K, O200K, LLAMA3], ids=["gpt2", "cl100k", "o200k", "llama3"])
 @given(data=st.data())
-def test_a_cut_where_whitespace_follows_something_else_changes_no_word(hard_text, data):
-    text = "".join(data.draw(st.lists(hard_text, min_size=2, max_size=4)))
-    pieces = list(chunked(text, data.draw(st.integers(1, 20))))
+def test_a_cut_where_whitespace_follows_something_else_changes_no_word(hard_text, pattern, data):
+    text = " ".join(data.draw(st.lists(hard_text, min_size=2, max_size=4)))
+    pieces = list(chunked(text, pattern, data.draw(st.integers(1, 20))))
     assert "".join(pieces) == text
-    assert [word for piece in pieces for word in words_by_pattern(piece)] == words_by_pattern(text)
+    assert [word for piece in pieces for word in words_by_pattern(piece, pattern)] == words_by_pattern(text, pattern)
+
+
+def test_a_pattern_without_a_known_cut_sees_the_text_whole():
+    assert list(chunked("a b c", r"[a-z ]+", 1)) == ["a b c"]
+    assert list(words("a b " * 500, r"[a-z ]+")) == ["a b " * 500]
 
 
 def test_a_long_text_has_the_same_words(topics):
     assert list(words(topics)) == words_by_pattern(topics)
+    assert list(words(topics, CL100K)) == words_by_pattern(topics, CL100K)
     assert list(words(topics[:SHORT])) == words_by_pattern(topics[:SHORT])
