@@ -26,6 +26,18 @@ def matmul(x1, x2, /):
     return x1 @ x2  # sooner there than cupy.matmul
 
 
+def sum(x, /, *, axis=None, dtype=None, keepdims=False):
+    if dtype is None and x.dtype == cupy.float16:
+        return cupy.sum(x, axis=axis, dtype=cupy.float32, keepdims=keepdims).astype(cupy.float16)
+    return cupy.sum(x, axis=axis, dtype=dtype, keepdims=keepdims)
+
+
+def mean(x, /, *, axis=None, keepdims=False):
+    if x.dtype == cupy.float16:
+        return cupy.mean(x, axis=axis, dtype=cupy.float32, keepdims=keepdims).astype(cupy.float16)
+    return cupy.mean(x, axis=axis, keepdims=keepdims)
+
+
 def count_nonzero(x, /, *, axis=None, keepdims=False):
     return cupy.sum(x != 0, axis=axis, keepdims=keepdims)
 
@@ -89,7 +101,7 @@ backend = Backend(
     name="cupy",
     standard=SimpleNamespace(
         **{name: getattr(cupy, name) for name in (*STANDARD, "float16", "float64")}
-        | {f.__name__: f for f in (clip, matmul, count_nonzero, cumulative_sum, sort, argsort)}
+        | {f.__name__: f for f in (clip, matmul, sum, mean, count_nonzero, cumulative_sum, sort, argsort)}
     ),
     primitives={
         "from_numpy": from_numpy,
