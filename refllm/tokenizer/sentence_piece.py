@@ -40,6 +40,8 @@ class SentencePieceBPE:
             raise ValueError(f"the vocabulary has pieces for {len(byte_ids)} of the 256 bytes; it needs all or none.")
         if not byte_ids and unknown is None:
             raise ValueError("the vocabulary has neither pieces for bytes nor one for what is unknown; it needs either.")
+        if "" in pieces.values():
+            raise ValueError("the vocabulary has an empty piece.")
         self.pieces = dict(pieces)
         self.merges = merges
         self.byte_ids = tuple(byte_ids)

@@ -28,21 +28,19 @@ Specials = Collection[str] | Literal["all"]
 class Tokenizer:
     """Text to token ids and back.
 
-    Ids follow the reference tokenizers exactly, and `decode(encode(text)) == text` for every text.
-    (Lone surrogates, which UTF-8 cannot carry, become U+FFFD, as in tiktoken.)
+    Ids follow the reference tokenizers exactly, and `decode(encode(text)) == text` for every text. (Lone surrogates, which UTF-8
+    cannot carry, become U+FFFD, as in tiktoken; the U+2581 by which SentencePiece writes a space becomes one.)
     bos and eos: the ids that begin and end a document, or None; nothing puts them in by itself.
     """
 
     def __init__(self, model: Model, added: Iterable[AddedToken] = (), bos: int | None = None, eos: int | None = None):
         self.model = model
         self.added = tuple(added)
-        for i, token in enumerate(self.added):
-            for other in self.added[:i]:
-                if other.id == token.id:
-                    raise ValueError(f"the added tokens {other.content!r} and {token.content!r} share id {token.id}.")
-        self._bytes = dict(model.vocabulary) | {token.id: token.content.encode() for token in self.added}
         self._added_ids = {token.content: token.id for token in self.added}
         self._added_contents = {token.id: token.content for token in self.added}
+        self._check()
+        self._bytes = dict(model.vocabulary) | {token.id: token.content.encode() for token in self.added}
+        self.vocab_size = max(self._bytes) + 1  # one more than the largest id
         self._always = frozenset(token.content for token in self.added if not token.special)
         self.special_tokens = frozenset(self._added_ids) - self._always
         self.bos = self._first_id("<s>", "<|begin_of_text|>") if bos is None else bos
@@ -51,13 +49,20 @@ class Tokenizer:
             if id is not None and id not in self._bytes:
                 raise ValueError(f"{name}={id} is not in the vocabulary of {self.vocab_size} tokens.")
 
+    def _check(self) -> None:
+        """Raise ValueError unless each added token has a text and an id of its own."""
+        for id, content, _ in self.added:
+            if not content or id < 0:
+                raise ValueError(f"the added token {content!r} with id {id} needs a text, and an id from 0 up.")
+            if (other := self._added_contents[id]) != content:
+                raise ValueError(f"the added tokens {content!r} and {other!r} share id {id}.")
+            if (second := self._added_ids[content]) != id:
+                raise ValueError(f"the added token {content!r} has two ids, {id} and {second}.")
+            if id in self.model.vocabulary:
+                raise ValueError(f"the added token {content!r} has the id {id} of {self.model.vocabulary[id]!r}.")
+
     def _first_id(self, *names: str) -> int | None:
         return next((self._added_ids[name] for name in names if name in self._added_ids), None)
-
-    @property
-    def vocab_size(self) -> int:
-        """One more than the largest id."""
-        return max(self._bytes) + 1
 
     def encode(self, text: str, allowed_special: Specials = (), disallowed_special: Specials = "all") -> list[int]:
         """The ids of a text.

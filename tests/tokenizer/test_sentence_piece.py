@@ -91,13 +91,15 @@ def test_llama2s_ids_are_those_of_sentencepiece(llama2, text, ids):
     assert llama2.encode(text, disallowed_special=()) == ids
 
 
-def test_a_vocabulary_that_leaves_characters_without_id_is_refused():
+def test_a_vocabulary_with_a_gap_is_refused():
     with pytest.raises(
         ValueError, match=r"^the vocabulary has neither pieces for bytes nor one for what is unknown; it needs either\.$"
     ):
         SentencePieceBPE({0: "a"}, {})
     with pytest.raises(ValueError, match=r"^the vocabulary has pieces for 3 of the 256 bytes; it needs all or none\.$"):
         SentencePieceBPE({0: "a"}, {}, byte_ids=range(1, 4))
+    with pytest.raises(ValueError, match=r"^the vocabulary has an empty piece\.$"):
+        SentencePieceBPE({0: ""}, {}, unknown=1)
 
 
 @pytest.fixture(scope="session")

@@ -122,6 +122,17 @@ def test_the_worked_example_makes_six_pairs(gpt2):
             ValueError,
             r"the added tokens '<a>' and '<b>' share id 5\.",
         ),
+        (
+            lambda t: Tokenizer(t.model, [AddedToken(5, "<a>", True), AddedToken(6, "<a>", True)]),
+            ValueError,
+            r"the added token '<a>' has two ids, 5 and 6\.",
+        ),
+        (
+            lambda t: Tokenizer(t.model, [AddedToken(5, "", True)]),
+            ValueError,
+            r"the added token '' with id 5 needs a text, and an id from 0 up\.",
+        ),
+        (lambda t: Tokenizer(t.model, [AddedToken(5, "<a>", True)]), ValueError, r"the added token '<a>' has the id 5 of b'&'\."),
         (lambda t: Tokenizer(t.model, eos=5000), ValueError, r"eos=5000 is not in the vocabulary of 1023 tokens\."),
     ],
 )
