@@ -16,9 +16,14 @@ def test_a_written_file_holds_the_data_and_nothing_stands_beside_it(tmp_path):
 
 def test_a_failing_writer_leaves_the_old_file(tmp_path):
     write_atomically(tmp_path / "state", b"old")
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "state") as file:
-        file.write(b"half of the ne")
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with replacing(tmp_path / "state") as file:
+            file.write(b"half of the ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"state": b"old"}
 
 

@@ -75,6 +75,19 @@ def test_a_number_becomes_the_nearest_bfloat16(numbers):
     assert np.all((np.abs(chosen - finite) == nearest) | largest)
 
 
+def test_a_number_between_two_bfloat16_becomes_the_even_one_and_nan_stays_nan():
+    bits = np.asarray([0x3F808000, 0x3F818000, 0x7F7FFFFF, 0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF], np.uint32)
+    rounded = tensor_file.to_bfloat16(bits.view(np.float32))
+    assert rounded[:3].tolist() == [0x3F80, 0x3F82, 0x7F80]  # the largest float32 lies nearer to infinity
+    assert np.all(np.isnan(tensor_file.from_bfloat16(rounded[3:])))
+
+
+@pytest.mark.parametrize("name", ["a", "ab", "abcdefg"])
+def test_tensors_lie_aligned_in_the_file(path, name):
+    tensor_file.write(path, {name: tensor_file.of_array(np.zeros(3))})
+    assert int.from_bytes(path.read_bytes()[:8], "little") % 8 == 0
+
+
 @pytest.mark.oracle
 @given(numbers=nps.arrays(np.float32, 20, elements=st.floats(width=32)))
 def test_bfloat16_is_that_of_torch(path, numbers):
