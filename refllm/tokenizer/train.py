@@ -87,32 +87,41 @@ def learn_merges(counts: Counter[str], n_merges: int, progress: Progress | None 
         merges.append(best)
         grown = set()
         for index in where.pop(best):
-            ids, weight = sequences[index], weights[index]
-            merged = merge_pair(ids, best, new)
-            for pair in zip(ids, ids[1:], strict=False):
+            weight = weights[index]
+            gone, come = merge_pair(sequences[index], best, new)
+            for pair in gone:
                 pair_counts[pair] -= weight
-            for pair in zip(merged, merged[1:], strict=False):
+            for pair in come:
                 pair_counts[pair] += weight
                 where[pair].add(index)
-                if new in pair:
-                    grown.add(pair)
-            sequences[index] = merged
+            grown.update(come)
+        del pair_counts[best]
         for pair in grown:
-            heapq.heappush(queue, (-pair_counts[pair], pair))
+            if pair_counts[pair] > 0:
+                heapq.heappush(queue, (-pair_counts[pair], pair))
         if progress is not None:
             progress(len(merges), n_merges)
     return merges
 
 
-def merge_pair(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """Every occurrence of pair in ids replaced by new, from the left."""
-    merged = []
+def merge_pair(ids: list[int], pair: tuple[int, int], new: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Replace every occurrence of pair in ids by new, from the left and in place.
+
+    Returns the neighbouring pairs that are gone and those that came, each as often as it did. One that came may be gone again:
+    in aaaa the first (a, a) makes (new, a), and the last unmakes it.
+    """
+    left, right = pair
+    gone, come = [], []
     i = 0
-    while i < len(ids):
-        if i + 1 < len(ids) and (ids[i], ids[i + 1]) == pair:
-            merged.append(new)
-            i += 2
-        else:
-            merged.append(ids[i])
-            i += 1
-    return merged
+    while left in ids[i:-1]:
+        i = ids.index(left, i)
+        if ids[i + 1] == right:
+            if i > 0:
+                gone.append((ids[i - 1], left))
+                come.append((ids[i - 1], new))
+            if i + 2 < len(ids):
+                gone.append((right, ids[i + 2]))
+                come.append((new, ids[i + 2]))
+            ids[i : i + 2] = [new]
+        i += 1
+    return gone, come

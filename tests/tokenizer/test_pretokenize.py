@@ -13,25 +13,6 @@ from refllm.tokenizer.pretokenize import SHORT, chunked, words, words_by_arrays,
 from refllm.tokenizer.unicode_categories import members
 
 
-@given(data=st.data())
-def test_words_found_by_arrays_equal_those_of_the_pattern(hard_text, data):
-    text = data.draw(hard_text)
-    assert words_by_arrays(text) == words_by_pattern(text)
-    assert "".join(words_by_pattern(text)) == text
-
-
-@given(st.text(st.sampled_from("a'sldtmrve1 \n\t.é"), max_size=12))
-def test_short_strings_of_the_deciding_characters_split_alike(text):
-    assert words_by_arrays(text) == words_by_pattern(text)
-
-
-def test_every_string_of_four_deciding_characters_splits_alike():
-    """Whether a word starts depends on two neighbours: four characters hold all of these, the ends of the text among them."""
-    atoms = ["a", "1", ".", "'", " ", "\n", "s", "l"]
-    texts = [a + b + c + d for a in atoms for b in atoms for c in atoms for d in atoms]
-    assert [words_by_arrays(text) for text in texts] == [words_by_pattern(text) for text in texts]
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -1,5 +1,6 @@
 """Training: the definition, Hugging Face's trainer, and what a trained vocabulary can do."""
 
+import itertools
 import json
 from collections import Counter
 
@@ -25,8 +26,15 @@ def test_training_equals_its_definition(text, n_merges):
 
 
 @given(st.lists(st.integers(0, 2), max_size=20), st.tuples(st.integers(0, 2), st.integers(0, 2)))
-def test_replacing_a_pair_equals_its_definition(ids, pair):
-    assert merge_pair(ids, pair, 9) == definitions()["bpe_merged"](ids, list(pair), 9)
+def test_replacing_a_pair_equals_its_definition_and_tells_what_changed(ids, pair):
+    merged = list(ids)
+    gone, come = merge_pair(merged, pair, 9)
+    assert merged == definitions()["bpe_merged"](ids, list(pair), 9)
+    counts = Counter(itertools.pairwise(ids))
+    counts.subtract(gone)
+    counts.update(come)
+    del counts[pair]
+    assert +counts == Counter(itertools.pairwise(merged))
 
 
 def test_a_learned_token_encodes_to_itself(trained):
