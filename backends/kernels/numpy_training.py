@@ -18,7 +18,7 @@ IGNORED = -100
 
 def loss_and_gradients(vector, tokens, targets, layout, model, config, dropout=None, checkpointing=False):
     parts = min(threads(), len(tokens))
-    if parts < 2 or dropout is not None:  # dropout's random numbers are drawn for the batch as a whole
+    if parts < 2:
         return reference("loss_and_gradients", vector, tokens, targets, layout, model, config, dropout, checkpointing)
     params = _views(vector, layout)
     kept = targets != IGNORED
@@ -26,7 +26,8 @@ def loss_and_gradients(vector, tokens, targets, layout, model, config, dropout=N
 
     def part(rows):
         weight = np.asarray(np.count_nonzero(kept[rows]) / count, dtype=vector.dtype)
-        output = model.forward(params, tokens[rows], config, checkpointing=checkpointing)
+        drops = dropout and dropout._replace(rows=(rows.start, rows.stop, len(tokens)))
+        output = model.forward(params, tokens[rows], config, dropout=drops, checkpointing=checkpointing)
         loss, compared = OPS["cross_entropy"](output.logits, targets[rows], IGNORED)
         dlogits = OPS["cross_entropy_backward"](weight, compared)
         return loss * weight, model.backward(dlogits, output.saved)
@@ -39,6 +40,12 @@ def loss_and_gradients(vector, tokens, targets, layout, model, config, dropout=N
         sums = list(_views(total, layout).items())
         together([lambda mine=sums[i::parts]: _add(mine, grads) for i in range(parts)])
     return np.asarray(sum(losses), dtype=vector.dtype), total
+
+
+def of_rows(dropout, rows: slice, n: int):
+    """The dropout of some of n rows, which may be part of a larger batch themselves: they drop what the whole batch drops there."""
+    first, _, whole = dropout.rows or (0, n, n)
+    return dropout._replace(rows=(first + rows.start, first + rows.stop, whole))
 
 
 def _views(vector, layout):

@@ -17,15 +17,18 @@ class Dropout(NamedTuple):
     rate: float  # the share of numbers that are dropped, 0 ≤ rate < 1
     seed: int  # the run's seed
     step: int  # the training step
+    rows: tuple[int, int, int] | None = None  # of a part of a batch: its first row, the one after its last, and of how many
 
 
 def uniforms(dropout: Dropout, name: str, shape: tuple[int, ...], like):
     """Return float32 uniforms in [0, 1) of a shape, in the backend of the array `like`.
 
-    name: the place in the model, such as "layers.0.attention"; the same address gives the same numbers everywhere.
+    name: the place in the model, such as "layers.0.attention"; the same address gives the same numbers everywhere,
+    and a part of a batch gets its rows of those that the whole batch has.
     """
-    numbers = generator(dropout.seed, f"dropout/{name}", dropout.step).random(shape, dtype="float32")
-    return namespace(like).from_numpy(numbers)
+    first, end, n = dropout.rows or (0, shape[0], shape[0])
+    numbers = generator(dropout.seed, f"dropout/{name}", dropout.step).random((n, *shape[1:]), dtype="float32")
+    return namespace(like).from_numpy(numbers[first:end])
 
 
 @op

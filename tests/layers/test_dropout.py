@@ -51,3 +51,9 @@ def test_the_same_address_gives_the_same_uniforms_on_every_backend(backend):
         (Dropout(0.3, 1, 2), "layers.1.attention"),
     ):
         assert np.all(uniforms(other, name, (3, 4), here) != u)
+
+
+def test_a_part_of_a_batch_gets_its_rows_of_the_whole_batchs_uniforms():
+    here = np.zeros(1)
+    whole = uniforms(Dropout(0.3, 1, 2), "here", (5, 2, 3), here)
+    np.testing.assert_array_equal(uniforms(Dropout(0.3, 1, 2, rows=(1, 4, 5)), "here", (3, 2, 3), here), whole[1:4])
