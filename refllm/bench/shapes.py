@@ -22,12 +22,14 @@ def _gpt2(layers: int, heads: int, width: int, context: int, vocab_size: int) ->
 
 
 TRAINING = {
+    "tiny": Shape("gpt2", _gpt2(2, 2, 8, 8, 17), 4, 8, 0, 2, "a look at whether it runs"),
     "nanogpt-cpu": Shape(
         "gpt2", _gpt2(4, 4, 128, 64, 65), 12, 64, 0, 10, "nanoGPT's README, 'I only have a macbook', no dropout"
     ),
     "baby-gpt": Shape("gpt2", _gpt2(6, 6, 384, 256, 65), 16, 256, 0, 1, "nanoGPT's 'baby GPT', batch 16, no dropout"),
 }
 DECODING = {
+    "tiny": Shape("llama", llama.Config(17, 8, 2, 2, 1, 4, 12, 16, tied=True), 1, 4, 8, 0, "a look at whether it runs"),
     "stories260k": Shape(
         "llama", llama.Config(512, 64, 5, 8, 4, 8, 172, 512, tied=True), 1, 16, 200, 0, "llama2.c's stories260K"
     ),

@@ -1,10 +1,10 @@
 """`refllm bench`: how long a training step and a token take, ours and torch's in turn."""
 
-import importlib.util
 import json
 import os
 import shlex
 import sys
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -88,7 +88,7 @@ def _peer(against: str | None) -> list:
         return []
     if against != "torch":
         raise ValueError(f"--against {against!r} is not a peer that refllm knows; there is torch.")
-    if importlib.util.find_spec("torch") is None:
+    if find_spec("torch") is None:
         raise ImportError("refllm bench --against torch needs torch, which is not installed: pip install 'refllm[bench]'.")
     return [Side("torch eager", "torch")]
 

@@ -1,0 +1,174 @@
+"""`refllm bench` times sides that compute the same thing, in turn, and says what it found; how fast anything is, no test says."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from refllm.bench import memory, report, shapes, worker
+from refllm.bench.duel import Result, Side, check_agreement, duel, ratio, spread
+from refllm.cli.doors import run
+from refllm.models import architecture
+
+OURS = [Side("on", "refllm", {"REFLLM_KERNELS": "on"}), Side("off", "refllm", {"REFLLM_KERNELS": "off"})]
+
+
+@pytest.mark.parametrize("work", ["train", "decode"])
+def test_sides_are_timed_in_turn_each_in_a_process_of_its_own(work):
+    results = duel(OURS, work, "tiny", runs=3, threads=1)
+    for result in results:
+        assert set(result.seconds) == ({"step"} if work == "train" else {"prompt", "token"})
+        assert all(len(seconds) == 3 and min(seconds) > 0 for seconds in result.seconds.values())
+        assert result.peak >= result.imported > 1_000_000
+        assert result.versions["numpy"] == np.__version__
+        assert result.versions["threads"] == 1
+
+
+def test_a_side_that_dies_is_an_error_in_one_sentence(capfd):
+    broken = Side("broken", "refllm", model={"n_heads": 3})  # 3 heads do not divide 8
+    with pytest.raises(ValueError, match="the process that times broken ended with status 1; what it said is above"):
+        duel([broken], "train", "tiny", 1, 1)
+    assert "n_heads=3" in capfd.readouterr().err
+
+
+def result(name="a", model=None, first=None, **seconds):
+    return Result(Side(name, "refllm", model=model or {}), first or {}, seconds)
+
+
+def test_sides_that_compute_something_else_are_refused():
+    base, near, far = (result(n, first={"loss": x}) for n, x in (("base", 4.0), ("near", 4.0001), ("far", 4.1)))
+    check_agreement([base, near])
+    with pytest.raises(ValueError, match=r"far does not compute what base does: its loss in the first step is 4.1, not 4.0"):
+        check_agreement([base, near, far])
+    check_agreement([base, result("other", {"activation": "gelu_erf"}, {"loss": 4.1})])  # another model has its own base
+    with pytest.raises(ValueError, match="tokens"):
+        check_agreement([result("a", first={"tokens": [1, 2]}), result("b", first={"tokens": [3, 2]})])
+    with pytest.raises(ValueError, match="nan"):
+        check_agreement([base, result("b", first={"loss": float("nan")})])
+
+
+def test_a_ratio_compares_the_runs_of_one_round():
+    """A round in which both sides were slowed does not move it; ratios of medians would be 1.5 here."""
+    slow, base = result(step=[2.0, 20.0, 3.0, 4.0, 5.0]), result(step=[1.0, 10.0, 1.5, 2.0, 2.5])
+    assert ratio(slow, base, "step") == 2.0
+    assert spread(slow, base, "step") == (2.0, 2.0)
+    assert spread(result(step=[3.0]), result(step=[2.0]), "step") == (1.5, 1.5)
+
+
+def test_a_record_says_everything_and_is_kept_as_rows_of_one_table(tmp_path):
+    ours, base = result("refllm", step=[1.0, 2.0, 3.0]), result("torch eager", step=[2.0, 4.0, 6.0])
+    ours.versions, base.versions = {"numpy": "2.0", "threads": 2}, {"torch": "3.0", "threads": 2}
+    ours.peak = 5_000_000
+    found = report.record([ours, base], base, "refllm bench train", 2)
+    assert found["versions"].items() >= {"numpy": "2.0", "torch": "3.0"}.items()
+    assert [(row["side"], row["seconds"], row.get("ratio")) for row in found["rows"]] == [
+        ("refllm", 2.0, 0.5),
+        ("torch eager", 4.0, None),
+    ]
+    path = tmp_path / "results" / "timings.md"
+    report.save(found, path)
+    report.save(found, path)
+    lines = path.read_text().splitlines()
+    assert lines.count(report.HEADER) == 1
+    assert len([line for line in lines if "| refllm | step | 2e+03 ms | 0.50 × torch eager | 5 MB |" in line]) == 2
+    assert {line.count("|") for line in lines if line.startswith("|")} == {11}
+
+
+def test_the_peak_of_memory_sees_an_array_that_is_gone_and_can_be_forgotten():
+    memory.forget_peak()
+    before = memory.resident()
+    np.ones(40_000_000, dtype=np.uint8)
+    assert memory.peak() >= before + 35_000_000
+    if sys.platform == "linux":
+        memory.forget_peak()
+        assert memory.peak() <= memory.resident() + 5_000_000
+
+
+# --- the command
+
+
+def test_the_command_prints_a_table(capsys):
+    assert run(["bench", "train", "--config", "tiny", "--runs", "1", "--kernels", "both", "--threads", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "refllm numpy, kernels on" in out
+    assert "refllm numpy, kernels off" in out
+    assert "loss" in out
+
+
+def test_the_command_prints_json_and_appends_to_the_specs_results(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("refllm.conformance.specification.spec_folder", lambda: tmp_path)
+    assert run(["bench", "decode", "--config", "tiny", "--runs", "1", "--json", "--save", "--threads", "1"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["timed"] for row in found["rows"]] == ["prompt", "token"]
+    assert len(found["first_step"]["refllm numpy, kernels on"]["tokens"]) == shapes.DECODING["tiny"].tokens
+    assert "| token |" in (tmp_path / "results" / "timings.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--config", "huge"], "--config 'huge' is not a shape to measure; choose one of tiny, "),
+        (["--kernels", "perhaps"], "--kernels 'perhaps' is neither on, off nor both."),
+        (["--against", "jax"], "--against 'jax' is not a peer that refllm knows; there is torch."),
+    ],
+)
+@pytest.mark.parametrize("work", ["train", "decode"])
+def test_a_wrong_option_is_refused_in_one_sentence(work, arguments, sentence, capsys):
+    assert run(["bench", work, *arguments]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_without_torch_the_command_says_how_to_install_it(monkeypatch, capsys):
+    monkeypatch.setattr("refllm.cli.bench.find_spec", lambda name: None)
+    assert run(["bench", "train", "--against", "torch"]) == 2
+    assert "pip install 'refllm[bench]'" in capsys.readouterr().err
+
+
+# --- the peer
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("activation", ["gelu_tanh", "gelu_erf"])
+def test_torchs_training_step_is_ours_step_after_step(activation):
+    shape = shapes.TRAINING["tiny"]
+    shape = shape._replace(config=type(shape.config)(**{**vars(shape.config), "activation": activation}))
+    sides = [worker.ours_training(shape), worker.torch_training(shape), worker.torch_training(shape, fused=True)]
+    for _ in range(5):
+        ours, *theirs = (side.first() for side in sides)
+        for other in theirs:
+            assert abs(ours["loss"] - other["loss"]) <= 1e-4 * ours["loss"]
+            assert abs(ours["gradient_norm"] - other["gradient_norm"]) <= 1e-4 * ours["gradient_norm"]
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("n_kv_heads", [1, 2])
+def test_torchs_llama_has_our_logits_with_a_cache_and_without(n_kv_heads):
+    import torch
+
+    from refllm.bench import torch_peer
+
+    config = shapes.DECODING["tiny"].config
+    config = type(config)(**{**vars(config), "n_kv_heads": n_kv_heads})
+    llama = architecture("llama")
+    params = {name: 20 * values for name, values in llama.initialise(config, 3).items()}  # far from uniform
+    tokens = np.asarray([[3, 1, 4, 1, 5, 9]], dtype=np.int32)
+    ours = llama.forward(params, tokens, config).logits[:, -1]
+    model = torch_peer.build("llama", config, params)
+    with torch.inference_mode():
+        whole = model(torch.from_numpy(tokens), torch_peer.new_caches(config, 6), 0).numpy()
+        caches = torch_peer.new_caches(config, 6)
+        model(torch.from_numpy(tokens[:, :4]), caches, 0)
+        model(torch.from_numpy(tokens[:, 4:5]), caches, 4)
+        stepwise = model(torch.from_numpy(tokens[:, 5:]), caches, 5).numpy()
+    size = np.max(np.abs(ours))
+    assert np.all(np.abs(whole - ours) <= 1e-4 * size)
+    assert np.all(np.abs(stepwise - ours) <= 1e-4 * size)
+
+
+@pytest.mark.oracle
+def test_ours_against_torch_end_to_end(capsys):
+    assert run(["bench", "decode", "--against", "torch", "--config", "tiny", "--runs", "2", "--threads", "1", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["side"] for row in rows} == {"refllm numpy, kernels on", "torch eager"}
+    assert all(row["ratio"] > 0 for row in rows if row["side"] != "torch eager")
