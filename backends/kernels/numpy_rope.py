@@ -20,9 +20,8 @@ def turn(x, cos, sin):
     halves = (*x.shape[:-1], 2, x.shape[-1] // 2)
     y = np.empty_like(x)  # in x's own order of axes
     np.multiply(x, np.concatenate([cos, cos], axis=-1), out=y)
-    signed = np.stack([-sin, sin], axis=-2)  # (..., 2, K/2)
-    y_halves = y.reshape(halves)
-    y_halves += x.reshape(halves)[..., ::-1, :] * signed
+    swapped = x.reshape(halves)[..., ::-1, :] * np.concatenate([-sin, sin], axis=-1).reshape(*sin.shape[:-1], *halves[-2:])
+    y += swapped.reshape(x.shape)
     return y
 
 

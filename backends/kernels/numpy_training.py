@@ -43,7 +43,7 @@ def loss_and_gradients(vector, tokens, targets, layout, model, config, dropout=N
 
 
 def of_rows(dropout, rows: slice, n: int):
-    """The dropout of some of n rows, which may be part of a larger batch themselves: they drop what the whole batch drops there."""
+    """The dropout of some of n rows, themselves perhaps part of a larger batch: they drop what the whole batch drops there."""
     first, _, whole = dropout.rows or (0, n, n)
     return dropout._replace(rows=(first + rows.start, first + rows.stop, whole))
 
