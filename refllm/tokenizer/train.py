@@ -95,7 +95,6 @@ def learn_merges(counts: Counter[str], n_merges: int, progress: Progress | None 
                 pair_counts[pair] += weight
                 where[pair].add(index)
             grown.update(come)
-        del pair_counts[best]
         for pair in grown:
             if pair_counts[pair] > 0:
                 heapq.heappush(queue, (-pair_counts[pair], pair))

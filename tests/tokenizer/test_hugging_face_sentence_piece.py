@@ -42,6 +42,14 @@ def test_a_saved_tokenizer_has_the_same_pieces_and_special_tokens(llama2, again)
     assert (again.added, again.bos, again.eos) == (llama2.added, llama2.bos, llama2.eos)
 
 
+def test_of_two_pairs_that_join_to_one_piece_the_longer_left_part_comes_first(tmp_path):
+    pieces = dict(enumerate([" ", "a", "b", " a", "ab", " ab"], 256))
+    model = SentencePieceBPE(pieces, merges_by_score(pieces, dict.fromkeys(pieces, 0.0)), byte_ids=range(256))
+    Tokenizer(model).save(tmp_path)
+    document = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    assert document["model"]["merges"] == ["\u2581a b", "\u2581 ab", "\u2581 a", "a b"]
+
+
 @pytest.mark.parametrize("prefix", ["", " "])
 def test_the_prefix_is_kept(tmp_path, prefix):
     small(prefix).save(tmp_path)
