@@ -41,11 +41,10 @@ def _tokenizer(model: Message) -> Tokenizer:
 
     pieces = {id: text.replace(ESCAPED_SPACE, " ") for id, text in enumerate(texts) if types[id] in (NORMAL, USER_DEFINED)}
     scores = {id: struct.unpack("<f", _last(entry, 2, bytes(4)))[0] for id, entry in enumerate(entries)}
-    joined = {id: piece for id, piece in pieces.items() if types[id] == NORMAL}
     byte_ids = {int(text[3:5], 16): id for id, text in enumerate(texts) if types[id] == BYTE}
     bpe = SentencePieceBPE(
         pieces,
-        merges_by_score(joined, scores),
+        merges_by_score(pieces, scores),
         byte_ids=[byte_ids[byte] for byte in sorted(byte_ids)] if _last(trainer, 35, 0) else (),
         user_defined=[id for id in pieces if types[id] == USER_DEFINED],
         prefix=" " if _last(normalizer, 3, 1) else "",

@@ -54,6 +54,12 @@ def test_a_message_is_read_as_it_was_written(values):
     assert read_message(b"".join(field(number, value) for number, value in values)) == expected
 
 
+@pytest.mark.parametrize("part", [field(1, b"four")[:-1], field(2, 0.5)[:-1], field(3, 300)[:-1], b"\x0a"])
+def test_a_message_that_ends_within_a_field_is_refused(part):
+    with pytest.raises(IndexError):
+        read_message(field(9, 1) + part)
+
+
 def test_llama2s_file_is_read(llama2):
     assert (llama2.vocab_size, llama2.bos, llama2.eos) == (32000, 1, 2)
     assert llama2.special_tokens == {"<unk>", "<s>", "</s>"}
