@@ -29,7 +29,7 @@ class Model:
         """A new model of an architecture by name, the same for one seed on every backend."""
         module, xp = architecture(name), load(backend).xp
         params = {n: xp.from_numpy(values) for n, values in module.initialise(config, seed).items()}
-        return cls(module, config, params)
+        return cls(module, config, params, tokenizer)
 
     @property
     def backend(self) -> Backend:
