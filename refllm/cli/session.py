@@ -75,7 +75,7 @@ def train_watched(console: Console, run: Run) -> Path:
     console.print(f"\n  Trained in [bold]{duration(outcome.seconds)}[/].\n")
     console.print(comparison(best, level))
     console.print()
-    drawn = plot.draw(run.metrics_path, run.folder / "loss.png", None if level is None else level)
+    drawn = plot.draw(run.metrics_path, run.folder / "loss.png", level)
     older = best is not None and outcome.last is not None and best.step < outcome.last.step
     say_what_is_there(console, run, best if older else None, drawn)
     return run.folder / "best" if older else run.folder
@@ -86,9 +86,8 @@ def say_what_is_there(console: Console, run: Run, better: Best | None, drawn: bo
     table = Table.grid(padding=(0, 2))
     table.add_column(style="cyan", no_wrap=True)
     table.add_column()
-    table.add_row(
-        f"  {run.folder}", f"the model, a Hugging Face folder, and all that resuming needs: {size(folder_size(run.folder))}"
-    )
+    holds = f"the model, a Hugging Face folder, and all that resuming needs: {size(folder_size(run.folder))}"
+    table.add_row(f"  {escape(str(run.folder))}", holds)
     if better is not None:
         table.add_row("    best", f"the model of step {better.step:,}, with the lowest held-out loss")
     table.add_row(f"    {run.metrics_path.name}", "the numbers of every step, a line of JSON each")
