@@ -28,15 +28,6 @@ def machine() -> str:
     return f"{name}, {cores()} cores"
 
 
-def hint(results: Sequence[Result]) -> str:
-    """What would make this machine faster, in a sentence, or nothing."""
-    info = Path("/proc/cpuinfo")
-    narrow = any("Haswell" in r.versions.get("blas", "") or "Zen)" in r.versions.get("blas", "") for r in results)
-    if narrow and info.exists() and "avx512f" in info.read_text():
-        return "OpenBLAS takes this processor for one without AVX-512; OPENBLAS_CORETYPE=SkylakeX in the environment corrects it."
-    return ""
-
-
 def rows(results: Sequence[Result], base: Result | None) -> list[dict[str, Any]]:
     """One row for each side and each thing timed; ratios against the base, if there is one."""
     found = []

@@ -111,14 +111,14 @@ def _measure(sides: list, work: str, config: str, runs: int, threads: int | None
     if as_json:
         print(json.dumps(found))
     else:
-        _print(found, report.hint(results), base is not None)
+        _print(found, base is not None)
     if save:
         path = spec_folder() / "results" / "timings.md"
         report.save(found, path)
         errors.print(f"appended to {os.path.relpath(path)}")
 
 
-def _print(found: dict, hint: str, compared: bool) -> None:
+def _print(found: dict, compared: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -142,5 +142,3 @@ def _print(found: dict, hint: str, compared: bool) -> None:
         tokens = first.get("tokens", [])
         said = said or f"{len(tokens)} tokens, the first {' '.join(map(str, tokens[:8]))}"
         console.print(f"[dim]first step of {name}: {said}[/]", soft_wrap=True)
-    if hint:
-        console.print(f"\n{hint}", soft_wrap=True)
