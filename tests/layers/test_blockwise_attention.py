@@ -44,7 +44,7 @@ def peak(T, attend, backward, *block):
 def test_memory_grows_with_the_length_not_with_its_square():
     short, long = (peak(T, blockwise_attention, blockwise_attention_backward, 32) for T in (256, 512))
     assert long < 2.5 * short
-    assert long < 0.25 * peak(512, attention, attention_backward)
+    assert long < 0.25 * peak(512, attention.reference, attention_backward.reference)
 
 
 def test_pairs_of_blocks_in_which_nobody_sees_anybody_are_passed_over():
