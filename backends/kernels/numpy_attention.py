@@ -170,4 +170,22 @@ def attention_backward(dy, saved):
     return dq.reshape(B, G * R, T, K), dk, dv
 
 
-KERNELS = {"attention": attention, "attention_backward": attention_backward}
+def blockwise_attention(q, k, v, mask, scale, block):
+    """The same meaning in blocks of another size: `attention` above has its own, which fit the cache."""
+    if not served(q, k, v) or block < 1:  # a block of nothing: the body says what is wrong
+        return reference("blockwise_attention", q, k, v, mask, scale, block)
+    return attention(q, k, v, mask, scale)
+
+
+def blockwise_attention_backward(dy, saved):
+    if not isinstance(saved, Attended):
+        return reference("blockwise_attention_backward", dy, saved)
+    return attention_backward(dy, saved)
+
+
+KERNELS = {
+    "attention": attention,
+    "attention_backward": attention_backward,
+    "blockwise_attention": blockwise_attention,
+    "blockwise_attention_backward": blockwise_attention_backward,
+}
