@@ -141,7 +141,7 @@ BLOCK_NAMES = {
 
 def build(architecture: str, config: Any, params: Mapping[str, Any]) -> nn.Module:
     """The peer of an architecture with refllm's parameters, NumPy arrays by refllm's names. A tied head only."""
-    model = MODELS[architecture](config)
+    model: Any = MODELS[architecture](config)
     block = BLOCK_NAMES[architecture].items()
     names = NAMES[architecture] | {f"layers.{i}.{o}": f"layers.{i}.{t}" for i in range(config.n_layers) for o, t in block}
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
