@@ -171,16 +171,12 @@ def mlp_backward(dy, saved):
 
 
 def sigmoid(a, out):
-    """σ(a) = 1 / (1 + exp(−a)) into `out`."""
-    if a.min() > (-87 if a.dtype == np.float32 else -708):  # exp(−a) stays finite
-        np.negative(a, out=out)
+    """σ(a) = 1 / (1 + exp(−a)) into `out`; where exp(−a) overflows, σ(a) is below the smallest normal number and 0 stands for it."""
+    np.negative(a, out=out)
+    with np.errstate(over="ignore"):
         np.exp(out, out=out)
-        out += 1
-        np.reciprocal(out, out=out)
-    else:  # by the exponential of a negative number
-        np.copysign(a, -1, out=out)
-        np.exp(out, out=out)
-        np.divide(np.where(a >= 0, 1, out), 1 + out, out=out)
+    out += 1
+    np.reciprocal(out, out=out)
 
 
 def silu(a):

@@ -26,7 +26,7 @@ def loss_and_gradients(vector, tokens, targets, layout, model, config, dropout=N
 
     def part(rows):
         weight = np.asarray(np.count_nonzero(kept[rows]) / count, dtype=vector.dtype)
-        drops = dropout and dropout._replace(rows=(rows.start, rows.stop, len(tokens)))
+        drops = None if dropout is None else of_rows(dropout, rows, len(tokens))
         output = model.forward(params, tokens[rows], config, dropout=drops, checkpointing=checkpointing)
         loss, compared = OPS["cross_entropy"](output.logits, targets[rows], IGNORED)
         dlogits = OPS["cross_entropy_backward"](weight, compared)

@@ -5,6 +5,7 @@ import inspect
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -12,11 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.array_api import OPS, kernels, load
-from refllm.backends.kernels import numpy_attention, numpy_blocks, numpy_parallel, numpy_training
+from refllm.backends.kernels import numpy_adamw, numpy_attention, numpy_blocks, numpy_parallel, numpy_training
 from refllm.conformance import bounded, kit
 from refllm.conformance.comparison import carried, share_of_bound
 from refllm.conformance.layer_checks import CHECKS as LAYERS
 from refllm.conformance.strategies import seeds
+from refllm.layers import (
+    attention,
+    blockwise_attention,  # noqa: F401 -- no model imports it, and OPS holds what has been imported
+)
 from refllm.layers.attention import Mask
 from refllm.layers.dropout import Dropout
 from refllm.models import gpt2, llama
@@ -159,6 +164,20 @@ def test_a_query_that_sees_nothing_gives_zeros_and_no_gradient(scale):
 
 
 @pytest.mark.usefixtures("block_sizes")
+@pytest.mark.parametrize("mask", [Mask(start=2), Mask(start=5, window=3)])
+def test_a_key_that_no_query_sees_gets_no_gradient(mask):
+    q, k, v = normals(1, 2, 3, 4), normals(1, 2, 9, 4), normals(1, 2, 9, 4)
+    y, saved = KERNELS["attention"](q, k, v, mask, 0.5)
+    for _ in range(8):
+        np.full((1, 9, 2, 4), np.nan, np.float32)  # what a buffer that is not zeroed would hold
+    _, dk, dv = KERNELS["attention_backward"](y, saved)
+    seen = attention.visible(mask, 3, 9, BACKEND.xp).any(axis=0)
+    assert not dk[:, :, ~seen].any()
+    assert not dv[:, :, ~seen].any()
+    assert dk[:, :, seen].all()
+
+
+@pytest.mark.usefixtures("block_sizes")
 @pytest.mark.parametrize("mask", [Mask(start=8), Mask(start=8, window=3), Mask(start=8, valid=np.arange(9)[None, :] > 2)])
 def test_one_query_attends_to_a_cache(mask):
     """Keys and values are views of longer buffers, as decoding gives them."""
@@ -202,9 +221,9 @@ def moments(n, seed=0):
 
 
 @pytest.mark.usefixtures("block_sizes")
-@given(n=st.integers(1, 200), decayed=st.floats(0, 1), step=st.integers(1, 1000), seed=seeds)
-def test_adamw_updates_as_the_body_does(n, decayed, step, seed):
-    settings = (step, 1e-3, 0.9, 0.99, 1e-8, 0.1, int(n * decayed))
+@given(n=st.integers(1, 200), decayed=st.floats(0, 1), step=st.integers(1, 1000), eps=st.sampled_from([1e-8, 0.1]), seed=seeds)
+def test_adamw_updates_as_the_body_does(n, decayed, step, eps, seed):
+    settings = (step, 1e-3, 0.9, 0.99, eps, 0.1, int(n * decayed))
     vectors = moments(n, seed)
     exact = OPS["adamw_update"].reference(*(v.astype(np.float64) for v in vectors), *settings)
     given_vectors = tuple(v.copy() for v in vectors)
@@ -217,7 +236,7 @@ def test_adamw_updates_as_the_body_does(n, decayed, step, seed):
 
 def test_adamw_and_the_norm_give_the_same_bits_on_any_number_of_threads(monkeypatch):
     monkeypatch.setattr(numpy_blocks, "BLOCK", 100)
-    monkeypatch.setattr("refllm.backends.kernels.numpy_adamw.LONG", 10)
+    monkeypatch.setattr(numpy_adamw, "LONG", 10)
     results = []
     for n in (1, 2, 3):
         threads(monkeypatch, n)
@@ -251,7 +270,7 @@ def a_batch(name, seed=0, B=3, T=6):
     return vector, tokens, np.where(rng.random((B, T)) < 0.3, np.int32(-100), targets), layout, module, config
 
 
-@pytest.mark.parametrize("dropout", [None, Dropout(0.5, 1, 1)])
+@pytest.mark.parametrize("dropout", [None, Dropout(0.5, 1, 1), Dropout(0.5, 1, 1, rows=(2, 5, 6))])
 @pytest.mark.parametrize("parts", [2, 3, 4])
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_a_batch_in_parts_has_the_loss_and_gradient_of_the_whole(name, parts, dropout, monkeypatch):
@@ -304,6 +323,17 @@ def blas_threads():
     return [library.num_threads for library in numpy_parallel._blas()]
 
 
+@pytest.fixture
+def two_blas_threads():
+    before = blas_threads()
+    for library in numpy_parallel._blas():
+        library.set_num_threads(2)
+    yield
+    for library, n in zip(numpy_parallel._blas(), before, strict=True):
+        library.set_num_threads(n)
+
+
+@pytest.mark.usefixtures("two_blas_threads")
 def test_blas_is_held_to_one_thread_until_the_last_holder_lets_go():
     before = blas_threads()
     with numpy_parallel.one_blas_thread():
@@ -315,6 +345,7 @@ def test_blas_is_held_to_one_thread_until_the_last_holder_lets_go():
     assert inside == numpy_parallel.threads()  # what BLAS was given, not what it is held to
 
 
+@pytest.mark.usefixtures("two_blas_threads")
 def test_an_error_in_any_part_is_raised_and_blas_gets_its_threads_back(monkeypatch):
     threads(monkeypatch, 2)
     before = blas_threads()
@@ -325,6 +356,18 @@ def test_an_error_in_any_part_is_raised_and_blas_gets_its_threads_back(monkeypat
         with pytest.raises(IndexError):
             loss_and_gradients(vector, wrong, targets, *rest)
     assert blas_threads() == before
+
+
+def test_an_error_in_the_first_part_waits_for_the_others():
+    ended = []
+
+    def slow():
+        time.sleep(0.05)
+        ended.append(True)
+
+    with pytest.raises(ZeroDivisionError):
+        numpy_parallel.together([lambda: 1 // 0, slow])
+    assert ended
 
 
 def test_a_part_runs_in_the_callers_context():
