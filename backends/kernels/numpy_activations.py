@@ -171,7 +171,7 @@ def mlp_backward(dy, saved):
 
 
 def sigmoid(a, out):
-    """σ(a) = 1 / (1 + exp(−a)) into `out`; where exp(−a) overflows, σ(a) is below the smallest normal number and 0 stands for it."""
+    """σ(a) = 1 / (1 + exp(−a)) into `out`; 0 where exp(−a) overflows, for σ(a) is then below the smallest normal number."""
     np.negative(a, out=out)
     with np.errstate(over="ignore"):
         np.exp(out, out=out)
