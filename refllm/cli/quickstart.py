@@ -43,7 +43,7 @@ def quickstart(
     show_run(console, run)
     best = train_watched(console, run)
     model = checkpoints.load(best, run.backend)
-    console.print("[bold]What it writes[/]\n")
+    console.print("\n[bold]What it writes[/]\n")
     times = stream(model, prompt, None, Sampler(temperature=0.7, top_p=0.9), seed, console)
     console.print()
     report(times, console)

@@ -44,8 +44,11 @@ def show_run(console: Console, run: Run) -> None:
     per_token = f"{n_train / len(corpus.train):.2f} bytes of text each"
     table.add_row("  tokens", f"{len(corpus.train):,} to learn, {per_token}; vocabulary {run.tokenizer.vocab_size:,}")
     table.add_row("  model", describe_model(run))
-    passes = f"{t.steps * tokens / len(corpus.train):.1f} times the text"
-    table.add_row("  training", f"{t.steps:,} steps of {tokens:,} tokens, {passes}; AdamW, {t.schedule} schedule")
+    step, passes = (
+        f"{t.batch * t.accumulation} × {t.context} tokens",
+        f"{t.steps * tokens / len(corpus.train):.1f} times the text",
+    )
+    table.add_row("  training", f"{t.steps:,} steps of {step}, {passes}; AdamW, {t.schedule}")
     table.add_row("  backend", f"{run.backend.name} {run.backend.version} on {run.backend.device}, {t.dtype}")
     table.add_row("  run", escape(str(run.folder)))
     console.print(table)
@@ -61,7 +64,7 @@ def describe_model(run: Run) -> str:
     heads = f"{config.n_heads} heads"
     if getattr(config, "n_kv_heads", config.n_heads) != config.n_heads:
         heads += f" on {config.n_kv_heads} of keys and values"
-    return f"{name}, {n} parameters: {config.n_layers} layers, {config.d_model} wide, {heads}; context {run.training.context}"
+    return f"{name}, {n} parameters: {config.n_layers} layers, {config.d_model} wide, {heads}"
 
 
 def train_watched(console: Console, run: Run) -> Path:
@@ -69,7 +72,7 @@ def train_watched(console: Console, run: Run) -> Path:
     level = trigram(run)
     if level is not None:
         told = f"{level.loss:.3f} nats/token, {level.bits_per_byte:.3f} bits/byte"
-        console.print(f"  To beat on the held-out text: the {level.name}, [green]{told}[/].\n")
+        console.print(f"  To beat: the {level.name}, [green]{told}[/].\n")
     outcome = watch(run, console, level)
     best = best_evaluation(run)
     console.print(f"\n  Trained in [bold]{duration(outcome.seconds)}[/].\n")
