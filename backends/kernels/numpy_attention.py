@@ -45,11 +45,17 @@ class Block(NamedTuple):
     keys: slice
 
 
+def reach(mask, i: int, j: int, S: int) -> tuple[int, int]:
+    """The first of S keys that queries i … j−1 may see, padding aside, and the one after the last; none if they are no less."""
+    last = min(S, mask.start + j) if mask.causal else S
+    return 0 if mask.window is None else max(0, mask.start + i - mask.window + 1), last
+
+
 def split(q, k, mask) -> Iterator[Block]:
     """Every block, the last queries of each row first: they see the most keys."""
     B, G, R, T, _ = q.shape
     S = k.shape[2]
-    step = min(T, max(1, QUERIES // R) if T > 1 else 1)
+    step = min(T, max(1, QUERIES // R))
     fit = max(1, SCORES // (R * step * S))  # pairs of a row and a key head that are worked on together
     some_heads = -(-G // -(-G // fit))  # as few groups of heads as fit allows, of equal size
     some_rows = max(1, fit // G)
@@ -58,8 +64,7 @@ def split(q, k, mask) -> Iterator[Block]:
         for head in range(0, G, some_heads):
             for i in reversed(range(0, T, step)):
                 j = min(i + step, T)
-                last = min(S, mask.start + j) if mask.causal else S
-                first = 0 if mask.window is None else max(0, mask.start + i - mask.window + 1)
+                first, last = reach(mask, i, j, S)
                 rows, heads = slice(row, min(row + some_rows, B)), slice(head, min(head + some_heads, G))
                 yield Block(number, rows, heads, slice(i, j), slice(min(first, last - 1), last))
                 number += 1
@@ -111,9 +116,40 @@ def weights(queries, k, block: Block, mask, shifts: dict[int, Any], again: bool)
     return scores
 
 
+class Alone(NamedTuple):
+    """What one query a row saves: all that it was given, for its backward pass is rare."""
+
+    q: Any
+    k: Any
+    v: Any
+    mask: Any
+    scale: float
+
+
 def attention(q, k, v, mask, scale):
     if not served(q, k, v):
         return reference("attention", q, k, v, mask, scale)
+    if q.shape[2] == 1 and mask.valid is None:
+        first, last = reach(mask, 0, 1, k.shape[2])
+        if first < last:
+            return one_query(q, k[:, :, first:last], v[:, :, first:last], scale), Alone(q, k, v, mask, scale)
+    return many_queries(q, k, v, mask, scale)
+
+
+def one_query(q, k, v, scale):
+    """The result of decoding's step: no blocks, and nothing to hide from the query, which sees all the keys that it is given."""
+    B, H, _, K = q.shape
+    G, S = k.shape[1], k.shape[2]
+    queries = q.reshape(B, G, H // G, K) * scale
+    e = np.matmul(queries, k.swapaxes(-1, -2))
+    e -= e.max(axis=-1, keepdims=True)
+    np.exp(e, out=e)
+    y = np.matmul(e, v)
+    y /= np.matmul(e, ones(S, e.dtype))[..., None]
+    return y.reshape(q.shape)
+
+
+def many_queries(q, k, v, mask, scale):
     B, H, T, K = q.shape
     G = k.shape[1]
     R = H // G
@@ -138,6 +174,8 @@ def attention(q, k, v, mask, scale):
 
 
 def attention_backward(dy, saved):
+    if isinstance(saved, Alone):
+        saved = many_queries(*saved)[1]
     if not isinstance(saved, Attended):
         return reference("attention_backward", dy, saved)
     q, k, v, y, total, shifts, kept, mask, scale = saved
@@ -178,7 +216,7 @@ def blockwise_attention(q, k, v, mask, scale, block):
 
 
 def blockwise_attention_backward(dy, saved):
-    if not isinstance(saved, Attended):
+    if not isinstance(saved, Attended | Alone):
         return reference("blockwise_attention_backward", dy, saved)
     return attention_backward(dy, saved)
 

@@ -14,7 +14,7 @@ from .numpy_blocks import blocks, flat, ones, reference, served
 class RmsNormed(NamedTuple):
     x: Any  # (N, D)
     gain: Any  # (D,)
-    r: Any  # (N,)
+    root: Any  # (N,): 1 / r
     shape: tuple[int, ...]
 
 
@@ -23,25 +23,25 @@ def rms_norm(x, gain, eps):
         return reference("rms_norm", x, gain, eps)
     rows = flat(x)
     N, D = rows.shape
-    y, r = np.empty((N, D), dtype=x.dtype), np.empty(N, dtype=x.dtype)
+    y, root = np.empty((N, D), dtype=x.dtype), np.empty(N, dtype=x.dtype)
     for block in blocks(N, D):
-        xb, rb, yb = rows[block], r[block], y[block]
+        xb, rb, yb = rows[block], root[block], y[block]
         np.vecdot(xb, xb, out=rb)
         rb *= 1 / D
         rb += eps
         np.sqrt(rb, out=rb)
-        np.reciprocal(rb, out=rb)
-        np.multiply(xb, rb[:, None], out=yb)
+        np.divide(xb, rb[:, None], out=yb)
         yb *= gain
-    return y.reshape(x.shape), RmsNormed(rows, gain, r, x.shape)
+    return y.reshape(x.shape), RmsNormed(rows, gain, root, x.shape)
 
 
 def rms_norm_backward(dy, saved):
     if not isinstance(saved, RmsNormed):
         return reference("rms_norm_backward", dy, saved)
-    x, gain, r, shape = saved
+    x, gain, root, shape = saved
     rows = flat(dy)
     N, D = rows.shape
+    r = 1 / root
     dx, dgain = np.empty((N, D), dtype=dy.dtype), np.zeros(D, dtype=dy.dtype)
     for block in blocks(N, D):
         xb, rb, dyb, dxb = x[block], r[block], rows[block], dx[block]

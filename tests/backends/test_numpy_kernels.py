@@ -163,6 +163,13 @@ def test_a_query_that_sees_nothing_gives_zeros_and_no_gradient(scale):
     assert not dv[1].any()
 
 
+@pytest.mark.parametrize("T", [1, 2])
+def test_a_query_beyond_whose_window_all_keys_lie_gives_zeros(T):
+    q, k, v = normals(1, 2, T, 4), normals(1, 2, 3, 4), normals(1, 2, 3, 4)
+    assert_within_bound("attention", q, k, v, Mask(start=10, window=2), 0.5)
+    assert not KERNELS["attention"](q, k, v, Mask(start=10, window=2), 0.5)[0].any()
+
+
 @pytest.mark.usefixtures("block_sizes")
 @pytest.mark.parametrize("mask", [Mask(start=2), Mask(start=5, window=3)])
 def test_a_key_that_no_query_sees_gets_no_gradient(mask):
