@@ -16,7 +16,7 @@ import refllm.layers.rms_norm
 import refllm.layers.rope
 import refllm.layers.softmax
 import refllm.layers.swiglu
-import refllm.training.adamw  # noqa: F401
+import refllm.training.adamw  # noqa: F401 -- OPS holds what has been imported
 from refllm.array_api import OPS, kernels, load
 from refllm.conformance.kit import run
 from refllm.conformance.layer_checks import CHECKS

@@ -6,7 +6,7 @@ pytest.importorskip("mlx.core", reason="MLX is not installed: pip install 'refll
 
 import refllm.layers.cross_entropy  # the modules of the ops that have kernels
 import refllm.layers.layer_norm
-import refllm.layers.rms_norm  # noqa: F401
+import refllm.layers.rms_norm  # noqa: F401 -- OPS holds what has been imported
 from refllm.array_api import kernels, load
 from refllm.backends.kernels.mlx_kernels import KERNELS
 from refllm.conformance.kit import run
