@@ -109,7 +109,8 @@ def choose_backend(config: RunConfig, backend: str | Backend | None = None) -> B
 
     Raises ValueError where it does not compute in training.dtype.
     """
-    chosen = load_backend(backend or os.environ.get("REFLLM_BACKEND") or config.training.backend or None)
+    kept = None if os.environ.get("REFLLM_BACKEND") else config.training.backend  # load itself asks the environment
+    chosen = load_backend(backend or kept or None)
     known = chosen.xp.dtypes()
     if config.training.dtype not in known:
         able = ", ".join(name for name in configs.DTYPES if name in known)
