@@ -1,4 +1,4 @@
-"""Two threads for NumPy: NumPy's functions let other threads run while they compute, BLAS is held to one thread meanwhile.
+"""Threads for NumPy: NumPy's functions let other threads run while they compute, BLAS is held to one thread meanwhile.
 
 A training step of many small functions gains more from two half-batches side by side than from BLAS splitting each product.
 """
@@ -15,61 +15,72 @@ from typing import Any
 MOST = 4  # threads: each holds a gradient of its own, and Python lets only one at a time run between NumPy's functions
 
 
+class BlasThreads:
+    """How many threads BLAS has, which is one for the whole process while anybody holds it so."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.holders = 0
+        self.before: list[int] = []  # how many each library had before the first holder came
+
+    def given(self) -> list[int]:
+        """How many threads each library has when nobody holds it; empty where none lets itself be asked (Accelerate)."""
+        with self.lock:
+            return self.before if self.holders else [library.num_threads for library in blas_libraries()]
+
+    @contextmanager
+    def held_to_one(self) -> Iterator[None]:
+        """Hold BLAS to one thread. Several callers may; the last one to leave gives the threads back."""
+        with self.lock:
+            if self.holders == 0:
+                self.before = [library.num_threads for library in blas_libraries()]
+                for library in blas_libraries():
+                    library.set_num_threads(1)
+            self.holders += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.holders -= 1
+                if self.holders == 0:
+                    for library, n in zip(blas_libraries(), self.before, strict=True):
+                        library.set_num_threads(n)
+
+
 @cache
-def _blas() -> list[Any]:
-    """Controllers of the BLAS libraries in this process; empty where none lets itself be controlled (Accelerate)."""
+def blas_libraries() -> list[Any]:
+    """threadpoolctl's controllers of the BLAS libraries that were loaded when this was first asked."""
     import threadpoolctl  # only here: finding the libraries takes milliseconds
 
     return threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
 
 
-class _Held:
-    """How many callers hold BLAS to one thread, and how many threads each library had before the first did."""
+@cache
+def blas_threads() -> BlasThreads:
+    """The one record of them."""
+    return BlasThreads()
 
-    lock = threading.Lock()
-    callers = 0
-    before: tuple[int, ...] = ()
+
+@cache
+def helpers() -> ThreadPoolExecutor:
+    """Threads that wait for work."""
+    return ThreadPoolExecutor(MOST - 1, thread_name_prefix="refllm")
+
+
+if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads, and nobody in it holds BLAS
+    os.register_at_fork(after_in_child=helpers.cache_clear)
+    os.register_at_fork(after_in_child=blas_threads.cache_clear)
 
 
 def threads() -> int:
     """How many threads there are to use: as many as BLAS was given, at most as many as there are cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with _Held.lock:
-        given = _Held.before if _Held.callers else tuple(library.num_threads for library in _blas())
-    return min(MOST, cores, *given)
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS to one thread, in the whole process. Several callers may hold it; the last one lets go."""
-    with _Held.lock:
-        if _Held.callers == 0:
-            _Held.before = tuple(library.num_threads for library in _blas())
-            for library in _blas():
-                library.set_num_threads(1)
-        _Held.callers += 1
-    try:
-        yield
-    finally:
-        with _Held.lock:
-            _Held.callers -= 1
-            if _Held.callers == 0:
-                for library, n in zip(_blas(), _Held.before, strict=True):
-                    library.set_num_threads(n)
-
-
-@cache
-def _helpers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(MOST - 1, thread_name_prefix="refllm")
-
-
-if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads, and nobody who holds BLAS
-    os.register_at_fork(after_in_child=_helpers.cache_clear)
+    return min(MOST, cores, *blas_threads().given())
 
 
 def together(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
     """Run the jobs side by side, the first in this thread, each in a copy of this thread's context; return their results."""
-    others = [_helpers().submit(contextvars.copy_context().run, job) for job in jobs[1:]]
+    others = [helpers().submit(contextvars.copy_context().run, job) for job in jobs[1:]]
     try:
         first = jobs[0]()
     finally:

@@ -11,7 +11,7 @@ import numpy as np
 from refllm.array_api import OPS
 
 from .numpy_blocks import reference
-from .numpy_parallel import one_blas_thread, threads, together
+from .numpy_parallel import blas_threads, threads, together
 
 IGNORED = -100
 
@@ -33,7 +33,7 @@ def loss_and_gradients(vector, tokens, targets, layout, model, config, dropout=N
         return loss * weight, model.backward(dlogits, output.saved)
 
     ends = [len(tokens) * i // parts for i in range(parts + 1)]
-    with one_blas_thread():
+    with blas_threads().held_to_one():
         results = together([lambda rows=slice(a, b): part(rows) for a, b in zip(ends, ends[1:], strict=False)])
         losses, grads = zip(*results, strict=True)
         total = np.empty_like(vector)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import os
 import subprocess
 import sys
 import threading
@@ -327,29 +328,50 @@ def test_concurrent_steps_do_not_disturb_each_other_and_repeat_their_bits(monkey
 
 
 def blas_threads():
-    return [library.num_threads for library in numpy_parallel._blas()]
+    return [library.num_threads for library in numpy_parallel.blas_libraries()]
 
 
 @pytest.fixture
 def two_blas_threads():
     before = blas_threads()
-    for library in numpy_parallel._blas():
+    for library in numpy_parallel.blas_libraries():
         library.set_num_threads(2)
     yield
-    for library, n in zip(numpy_parallel._blas(), before, strict=True):
+    for library, n in zip(numpy_parallel.blas_libraries(), before, strict=True):
         library.set_num_threads(n)
 
 
 @pytest.mark.usefixtures("two_blas_threads")
 def test_blas_is_held_to_one_thread_until_the_last_holder_lets_go():
     before = blas_threads()
-    with numpy_parallel.one_blas_thread():
-        inside = numpy_parallel.threads()
-        with numpy_parallel.one_blas_thread():
+    free = numpy_parallel.threads()
+    with numpy_parallel.blas_threads().held_to_one():
+        assert numpy_parallel.threads() == free  # what BLAS was given, not what it is held to
+        with numpy_parallel.blas_threads().held_to_one():
             assert set(blas_threads()) <= {1}
         assert set(blas_threads()) <= {1}
     assert blas_threads() == before
-    assert inside == numpy_parallel.threads()  # what BLAS was given, not what it is held to
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # the very case
+def test_a_forked_child_steps_on_threads_of_its_own():
+    assert numpy_parallel.together([lambda: 1, lambda: 2]) == [1, 2]
+    with numpy_parallel.blas_threads().lock:  # as if another thread were just taking hold
+        child = os.fork()
+        if child == 0:
+            right = numpy_parallel.together([lambda: 1, lambda: 2]) == [1, 2] and numpy_parallel.threads() >= 1
+            os._exit(0 if right else 1)
+    for _ in range(400):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.02)
+    else:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        pytest.fail("the child waits for its parent's threads")
+    assert status == 0
 
 
 @pytest.mark.usefixtures("two_blas_threads")
