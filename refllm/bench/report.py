@@ -1,4 +1,4 @@
-"""What a measurement says: a table for people, JSON for programs, a row of Markdown to keep."""
+"""What a measurement says: a table for people, JSON for programs, a section of Markdown to keep."""
 
 import datetime
 import os
@@ -10,8 +10,8 @@ from typing import Any
 
 from refllm.bench.duel import Result, ratio, spread
 
-HEADER = "| date | machine | threads | versions | command | side | timed | median | ratio | peak |"
-RULE = "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+TITLE = "# Timings\n\nWhat `refllm bench … --save` measured, one section a run."
+COLUMNS = ["| side | timed | median | ratio | quartiles | peak |", "| --- | --- | --- | --- | --- | --- |"]
 
 
 def cores() -> int:
@@ -63,23 +63,28 @@ def record(results: Sequence[Result], base: Result | None, command: str, threads
     }
 
 
-def markdown(found: dict[str, Any]) -> list[str]:
-    """The record as rows of one Markdown table."""
+def markdown(found: dict[str, Any]) -> str:
+    """The record as a section of Markdown."""
     together = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    start = f"| {found['date']} | {found['machine']} | {found['threads']} | {together} | `{found['command']}` "
-    lines = []
+    lines = [
+        f"## {found['date']}, `{found['command']}`",
+        "",
+        f"{found['machine']}; {found['threads']} threads a side; {together}.",
+        "",
+    ]
+    lines += COLUMNS
     for row in found["rows"]:
-        against = f"{row['ratio']:.2f} × {row['against']}" if "ratio" in row else ""
-        median, peak = f"{row['seconds'] * 1e3:.3g} ms", f"{row['peak_bytes'] / 1e6:.0f} MB"
-        lines.append(f"{start}| {row['side']} | {row['timed']} | {median} | {against} | {peak} |")
-    return lines
+        median, peak = f"{row['seconds'] * 1e3:.4g} ms", f"{row['peak_bytes'] / 1e6:.0f} MB"
+        against, quartiles = "", ""
+        if "ratio" in row:
+            against, quartiles = f"{row['ratio']:.2f} × {row['against']}", "{:.2f} – {:.2f}".format(*row["ratio_quartiles"])
+        lines.append(f"| {row['side']} | {row['timed']} | {median} | {against} | {quartiles} | {peak} |")
+    return "\n".join(lines)
 
 
 def save(found: dict[str, Any], path: Path) -> None:
-    """Append the record's rows to a file of such rows, made with a header where there is none."""
+    """Append the record to a file of such sections, made with a title where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = markdown(found)
-    if not path.exists():
-        lines = ["# Timings", "", "Rows that `refllm bench … --save` appended.", "", HEADER, RULE, *lines]
+    start = "" if path.exists() else TITLE
     with path.open("a", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
+        file.write(f"{start}\n\n{markdown(found)}\n".removeprefix("\n"))
