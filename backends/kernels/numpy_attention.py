@@ -7,8 +7,10 @@ results, where it is cheaper:
 
     y = (E v) / l        g = dy / l        dv = Eᵀ g        ds = E · (g vᵀ − Σ_K g·y)
 
-The shift by the row's maximum m guards exp against overflow. It is left out (m = 0) where the block's scores all lie within
-±30: their exponentials are then ordinary numbers, and the row maxima, the slowest of NumPy's reductions, are not needed.
+The shift by the row's maximum m guards exp against overflow and the sum against underflow. A row whose maximum lies within ±30
+needs none, and has m = 0: the exponentials that matter to it are ordinary numbers. So a block whose scores all lie within ±30
+goes without the row maxima, the slowest of NumPy's reductions. The rule looks at a row's own visible keys only, hence no later
+token changes an earlier result by a single bit.
 """
 
 from collections.abc import Iterator
@@ -17,10 +19,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .numpy_blocks import ones, reference, served, tame
+from .numpy_blocks import ones, reference, served
 
 QUERIES = 64  # positions in a block of queries
 SCORES = 1 << 17  # scores held at a time: 512 KiB of float32
+TAME = 30.0  # e³⁰ ≈ 10¹³: sums and products of such numbers neither overflow nor lose digits
 
 
 class Attended(NamedTuple):
@@ -105,12 +108,13 @@ def weights(queries, k, block: Block, mask, shifts: dict[int, Any], again: bool)
     """E = exp(scores − m) of a block: (b, g, R·t, s). Enters m in `shifts` where the scores need it, or reads it there again."""
     scores = np.matmul(queries, k[block.rows, block.heads, block.keys].swapaxes(-1, -2))
     b, g, _, s = scores.shape
-    shifted = block.number in shifts if again else not tame(scores)
+    shifted = block.number in shifts if again else not (scores.max() < TAME and scores.min() > -TAME)
     hide(scores.reshape(b, g, -1, block.queries.stop - block.queries.start, s), block, mask)
     if shifted:
         if not again:
             top = scores.max(axis=-1, keepdims=True)
-            shifts[block.number] = np.where(top == -np.inf, 0, top)  # −∞ − (−∞) would be NaN where nothing is seen
+            needless = (np.abs(top) < TAME) | (top == -np.inf)  # −∞: nothing is seen, and −∞ − (−∞) would be NaN
+            shifts[block.number] = np.where(needless, 0, top)
         scores -= shifts[block.number]
     np.exp(scores, out=scores)
     return scores

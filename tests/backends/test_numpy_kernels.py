@@ -148,6 +148,17 @@ def test_attention_is_right_with_and_without_the_shift(scale):
 
 
 @pytest.mark.usefixtures("block_sizes")
+@pytest.mark.parametrize("size", [1.0, 1e3, -1e3, 1e30])
+def test_a_later_key_changes_no_bit_of_an_earlier_result(size):
+    """Not even by making a block need the shift that guards against overflow."""
+    q, k, v = normals(1, 2, 6, 4), normals(1, 2, 6, 4), normals(1, 2, 6, 4)
+    y, _ = KERNELS["attention"](q, k, v, Mask(), 0.5)
+    k[:, :, 4:] = size * q[:, :, 4:]
+    later, _ = KERNELS["attention"](q, k, v, Mask(), 0.5)
+    assert same_bits(y[:, :, :4].copy(), later[:, :, :4].copy())
+
+
+@pytest.mark.usefixtures("block_sizes")
 @pytest.mark.parametrize("scale", [1.0, 300.0])
 def test_a_query_that_sees_nothing_gives_zeros_and_no_gradient(scale):
     q, k, v = normals(2, 2, 5, 4, scale=scale), normals(2, 2, 5, 4), normals(2, 2, 5, 4)
