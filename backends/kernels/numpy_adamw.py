@@ -13,13 +13,14 @@ from .numpy_blocks import blocks, reference, served
 from .numpy_parallel import in_parts
 
 LONG = 1 << 18  # a vector from which on a second thread is worth waking
+SLOWEST = 1e-20  # a learning rate below which 1 / lr might overflow
 RUN = 4096  # elements added in the vector's own precision; the sums of such runs are added in float64
 
 
 def adamw_update(parameters, grads, mean, square, step, lr, beta1, beta2, eps, weight_decay, n_decayed):
     vectors = (parameters, grads, mean, square)
     in_place = all(v.flags.writeable and v.flags.c_contiguous for v in vectors)
-    if not served(*vectors) or not in_place or lr <= 0:
+    if not served(*vectors) or not in_place or lr < SLOWEST:
         return reference("adamw_update", *vectors, step, lr, beta1, beta2, eps, weight_decay, n_decayed)
     undone = (1 - beta1**step) / lr
     a, b = undone / math.sqrt(1 - beta2**step), undone * eps
