@@ -49,7 +49,7 @@ def of_rows(dropout, rows: slice, n: int):
 
 
 def _views(vector, layout):
-    """The tensors that lie in the vector, by name."""
+    """The tensors that lie in the vector, by name: training's `unpack`, which stands on a floor above this one."""
     ends = (*layout.offsets[1:], layout.size)
     pieces = zip(layout.names, layout.shapes, layout.offsets, ends, strict=True)
     return {name: vector[begin:end].reshape(shape) for name, shape, begin, end in pieces}
