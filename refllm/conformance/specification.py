@@ -126,9 +126,10 @@ def entries(page: str, heading: str = "Name") -> dict[str, str]:
 
 @cache
 def pages() -> Mapping[str, Page]:
-    """Every page by name, in alphabetical order."""
+    """Every page by name, in alphabetical order; results/ holds measurements, no pages."""
     folder = spec_folder()
-    return {page.name: page for page in (parse(path, folder) for path in sorted(folder.rglob("*.md")))}
+    paths = sorted(path for path in folder.rglob("*.md") if path.parent != folder / "results")
+    return {page.name: page for page in (parse(path, folder) for path in paths)}
 
 
 # The scalar mathematics that definitions may use. Everything works on complex numbers too.
