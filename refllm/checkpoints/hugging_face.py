@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from refllm.array_api import Backend, load
+from refllm.atomic import write_atomically
 from refllm.checkpoints import tensor_file
-from refllm.checkpoints.atomic import write_atomically
 from refllm.checkpoints.tensor_file import Tensor
 from refllm.models import ARCHITECTURES, architecture
 from refllm.models.model import Model

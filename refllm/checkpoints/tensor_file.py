@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refllm.checkpoints.atomic import replacing
+from refllm.atomic import replacing
 
 DTYPES = {
     "BOOL": np.dtype("?"),

@@ -1,10 +1,10 @@
 """Hugging Face's files: tokenizer.json read and written, vocab.json with merges.txt read."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from refllm.atomic import write_atomically
 from refllm.tokenizer import hugging_face_byte_level, hugging_face_sentence_piece
 from refllm.tokenizer.hugging_face_parts import require
 from refllm.tokenizer.sentence_piece import SentencePieceBPE
@@ -43,9 +43,7 @@ def save(tokenizer: Tokenizer, path: Path) -> None:
     """Write tokenizer.json at path, or in the folder path; the old file stays whole until the new one is."""
     if path.is_dir():
         path = path / "tokenizer.json"
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps(to_document(tokenizer), ensure_ascii=False, indent=1), encoding="utf-8")
-    os.replace(unfinished, path)
+    write_atomically(path, json.dumps(to_document(tokenizer), ensure_ascii=False, indent=1).encode())
 
 
 def to_document(tokenizer: Tokenizer) -> dict[str, Any]:

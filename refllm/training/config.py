@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
-from refllm.checkpoints.atomic import write_atomically
+from refllm.atomic import write_atomically
 from refllm.models import ARCHITECTURES, architecture
 from refllm.training.schedule import SCHEDULES
 

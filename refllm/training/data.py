@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from refllm.array_api import generator
-from refllm.checkpoints.atomic import replacing, write_atomically
+from refllm.atomic import replacing, write_atomically
 
 
 @dataclass(frozen=True)

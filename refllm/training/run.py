@@ -24,7 +24,7 @@ from pathlib import Path
 from refllm import checkpoints
 from refllm.array_api import Backend
 from refllm.array_api import load as load_backend
-from refllm.checkpoints.atomic import write_atomically
+from refllm.atomic import write_atomically
 from refllm.models import architecture
 from refllm.models.model import Model
 from refllm.tokenizer import Tokenizer, train_bpe

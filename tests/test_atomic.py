@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from refllm.checkpoints.atomic import replacing, write_atomically
+from refllm.atomic import replacing, write_atomically
 
 
 def test_a_written_file_holds_the_data_and_nothing_stands_beside_it(tmp_path):
