@@ -290,3 +290,22 @@ def test_a_run_folder_is_a_hugging_face_folder(finished_run, tmp_path):
         shutil.copy(finished_run / name, tmp_path)
     model = checkpoints.load(tmp_path)
     assert model.tokenizer.decode(model.tokenizer.encode("the süß 🌍")) == "the süß 🌍"
+
+
+@pytest.mark.oracle
+def test_transformers_opens_a_run_folder_and_gives_its_logits_and_ids(finished_run):
+    """In float32, as anyone opens it; tests/checkpoints holds the logits to 1e-12 in float64."""
+    import torch
+    import transformers
+
+    from refllm import checkpoints
+
+    model = checkpoints.load(finished_run)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(finished_run)
+    text = "the süß 🌍"
+    ids = model.tokenizer.encode(text)[:16]
+    assert transformers.AutoTokenizer.from_pretrained(finished_run)(text)["input_ids"][:16] == ids
+    with torch.no_grad():
+        expected = theirs(torch.tensor([ids])).logits.numpy()
+    sums = 8 * 16  # products of at most 16 terms stand eight in a row between a token and its logits
+    assert np.all(np.abs(model.logits([ids]) - expected) <= np.finfo(np.float32).eps * sums * np.max(np.abs(expected)))
