@@ -101,8 +101,7 @@ def _decode(name):
     def compute(backend: Backend, drawn):
         config, params, tokens, valid, cuts = drawn
         xp, (B, T) = backend.xp, tokens.shape
-        kv_heads = getattr(config, "n_kv_heads", config.n_heads)
-        shape = (B, kv_heads, T, getattr(config, "d_head", config.d_model // config.n_heads))
+        shape = (B, config.n_kv_heads, T, config.d_head)
 
         def buffers():
             return tuple(xp.zeros(shape, dtype=params["embedding"].dtype) for _ in range(config.n_layers))

@@ -17,11 +17,9 @@ def new_cache(model: Model, batch: int, length: int) -> KVCache:
         raise ValueError(
             f"a cache of {length} positions is longer than the model's context, max_positions={config.max_positions}."
         )
-    kv_heads = getattr(config, "n_kv_heads", config.n_heads)  # GPT-2 does not share its heads, and names no width for them
-    d_head = getattr(config, "d_head", config.d_model // config.n_heads)
     xp, dtype = model.backend.xp, model.params["embedding"].dtype
 
     def buffers():
-        return tuple(xp.zeros((batch, kv_heads, length, d_head), dtype=dtype) for _ in range(config.n_layers))
+        return tuple(xp.zeros((batch, config.n_kv_heads, length, config.d_head), dtype=dtype) for _ in range(config.n_layers))
 
     return KVCache(keys=buffers(), values=buffers(), length=0, valid=None)
