@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from refllm.tokenizer.byte_pair import Merge, merge_word
-from refllm.tokenizer.patterns import GPT2, compiled
-from refllm.tokenizer.pretokenize import chunked, words
 from refllm.tokenizer.rank_merges import RankMerges
 from refllm.tokenizer.remembered import RememberedWords
+from refllm.tokenizer.words.patterns import GPT2, compiled
+from refllm.tokenizer.words.pretokenize import chunked, words
 
 
 class ByteLevelBPE:

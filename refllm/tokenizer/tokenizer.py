@@ -131,13 +131,13 @@ class Tokenizer:
         words, where the name does not say it), SentencePiece's tokenizer.model, llama2.c's tokenizer.bin.
         Raises FileNotFoundError where there is none, ValueError for a file that is damaged or of a kind not known.
         """
-        from refllm.tokenizer.files import load
+        from refllm.tokenizer.formats.files import load
 
         return load(Path(path), None if merges is None else Path(merges), pattern)
 
     def save(self, path: str | Path) -> None:
         """Write a tokenizer.json that Hugging Face tokenizers reads to the same ids; a folder gets the file of that name."""
-        from refllm.tokenizer.hugging_face import save
+        from refllm.tokenizer.formats.hugging_face import save
 
         save(self, Path(path))
 

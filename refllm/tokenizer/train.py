@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from refllm.tokenizer.byte_level import BYTE_ORDER
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
-from refllm.tokenizer.pretokenize import words
 from refllm.tokenizer.text import repaired
 from refllm.tokenizer.tokenizer import AddedToken, Tokenizer
+from refllm.tokenizer.words.pretokenize import words
 
 Progress = Callable[[int, int], None]  # (merges done, merges to do)
 

@@ -150,7 +150,7 @@ def in_tiktoken(gpt2):
 @pytest.fixture(scope="session")
 def tiktoken_gpt2(in_tiktoken):
     """GPT-2 as tiktoken has it."""
-    from refllm.tokenizer.patterns import GPT2
+    from refllm.tokenizer.words.patterns import GPT2
 
     return in_tiktoken(GPT2)
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm.tokenizer import pretokenize
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
 from refllm.tokenizer.byte_pair import merge_word
-from refllm.tokenizer.pretokenize import words
+from refllm.tokenizer.words import pretokenize
+from refllm.tokenizer.words.pretokenize import words
 
 BYTES = {i: bytes([i]) for i in range(256)}
 

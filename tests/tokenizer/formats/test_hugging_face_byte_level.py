@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from refllm.tokenizer import Tokenizer
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
 from refllm.tokenizer.byte_pair import Merge
-from refllm.tokenizer.patterns import CL100K, GPT2, LLAMA3, O200K
 from refllm.tokenizer.rank_merges import RankMerges
+from refllm.tokenizer.words.patterns import CL100K, GPT2, LLAMA3, O200K
 
 PATTERNS = {"gpt2": GPT2, "cl100k": CL100K, "o200k": O200K, "llama3": LLAMA3}
 

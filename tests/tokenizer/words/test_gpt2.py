@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm.tokenizer.gpt2_words import code_points, word_starts
-from refllm.tokenizer.pretokenize import words_by_arrays, words_by_pattern
+from refllm.tokenizer.words.gpt2 import code_points, word_starts
+from refllm.tokenizer.words.pretokenize import words_by_arrays, words_by_pattern
 
 
 @given(data=st.data())

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from refllm.atomic import write_atomically
-from refllm.tokenizer import hugging_face_byte_level, hugging_face_sentence_piece
-from refllm.tokenizer.hugging_face_parts import require
+from refllm.tokenizer.formats import hugging_face_byte_level, hugging_face_sentence_piece
+from refllm.tokenizer.formats.hugging_face_parts import require
 from refllm.tokenizer.sentence_piece import SentencePieceBPE
 from refllm.tokenizer.tokenizer import AddedToken, Tokenizer
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from refllm.tokenizer.byte_pair import Merge
-from refllm.tokenizer.hugging_face_parts import bpe, read_merges, read_vocabulary, require
+from refllm.tokenizer.formats.hugging_face_parts import bpe, read_merges, read_vocabulary, require
 from refllm.tokenizer.sentence_piece import CHARACTERS, ESCAPED_SPACE, SentencePieceBPE
 
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]

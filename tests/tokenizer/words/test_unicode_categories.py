@@ -5,7 +5,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from refllm.tokenizer.unicode_categories import CATEGORIES, N_CODE_POINTS, members, unicode_categories
+from refllm.tokenizer.words.unicode_categories import CATEGORIES, N_CODE_POINTS, members, unicode_categories
 
 
 def test_every_code_point_has_one_category():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.tokenizer import Tokenizer
-from refllm.tokenizer.sentence_piece_file import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, read_message
+from refllm.tokenizer.formats.sentence_piece_model import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, read_message
 
 
 def varint(value):

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.tokenizer import Tokenizer
-from refllm.tokenizer.patterns import CL100K, GPT2, LLAMA3, O200K
-from refllm.tokenizer.rank_file import ENCODINGS
+from refllm.tokenizer.formats.ranks import ENCODINGS
+from refllm.tokenizer.words.patterns import CL100K, GPT2, LLAMA3, O200K
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator
 
-from refllm.tokenizer.gpt2_words import word_starts
-from refllm.tokenizer.patterns import CL100K, GPT2, LLAMA3, O200K, compiled, shadow
+from refllm.tokenizer.words.gpt2 import word_starts
+from refllm.tokenizer.words.patterns import CL100K, GPT2, LLAMA3, O200K, compiled, shadow
 
 CHUNK = 1 << 17  # characters, about; what is made of so many stays in the processor's cache
 SHORT = 512  # characters; up to here the pattern finds the words sooner than arrays do

@@ -2,7 +2,7 @@
 
 import pytest
 
-from refllm.tokenizer.hugging_face_parts import bpe, read_merges, read_vocabulary, require
+from refllm.tokenizer.formats.hugging_face_parts import bpe, read_merges, read_vocabulary, require
 
 
 def test_a_field_with_a_known_value_passes_and_another_is_named():

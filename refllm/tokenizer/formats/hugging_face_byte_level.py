@@ -6,8 +6,8 @@ from typing import Any
 
 from refllm.tokenizer.byte_level import to_bytes, to_characters
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
-from refllm.tokenizer.hugging_face_parts import bpe, read_merges, read_vocabulary, require
-from refllm.tokenizer.patterns import CL100K, GPT2
+from refllm.tokenizer.formats.hugging_face_parts import bpe, read_merges, read_vocabulary, require
+from refllm.tokenizer.words.patterns import CL100K, GPT2
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 # {1,3}+ is possessive in tiktoken, but a repeated group in tokenizers; at the end of an alternative it needs no plus

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.conformance.specification import definitions
-from refllm.tokenizer.patterns import CL100K, GPT2, LLAMA3, O200K
-from refllm.tokenizer.pretokenize import SHORT, chunked, words, words_by_arrays, words_by_pattern
-from refllm.tokenizer.unicode_categories import members
+from refllm.tokenizer.words.patterns import CL100K, GPT2, LLAMA3, O200K
+from refllm.tokenizer.words.pretokenize import SHORT, chunked, words, words_by_arrays, words_by_pattern
+from refllm.tokenizer.words.unicode_categories import members
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from refllm.tokenizer import hugging_face, llama2c_file, rank_file, sentence_piece_file
+from refllm.tokenizer.formats import hugging_face, llama2c, ranks, sentence_piece_model
 from refllm.tokenizer.tokenizer import Tokenizer
 
 KINDS = "tokenizer.json, tokenizer.model (SentencePiece), vocab.json with merges.txt, .tiktoken, tokenizer.bin (llama2.c)"
@@ -31,9 +31,9 @@ def load(path: Path, merges: Path | None = None, pattern: str | None = None) -> 
     if start.lstrip()[:1] in (b"{", b"["):
         return hugging_face.load(path)
     if start[:1] == b"\n":  # field 1 of a protobuf message
-        return sentence_piece_file.load(path)
+        return sentence_piece_model.load(path)
     if path.suffix == ".tiktoken" or re.match(rb"[A-Za-z0-9+/]+=* \d+\s", start):
-        return rank_file.load(path, pattern)
+        return ranks.load(path, pattern)
     if path.suffix == ".bin":
-        return llama2c_file.load(path)
+        return llama2c.load(path)
     raise ValueError(f"{path} is not a tokenizer's file of a kind that is known: {KINDS}.")

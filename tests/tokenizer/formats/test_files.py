@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from refllm.tokenizer import Tokenizer
-from refllm.tokenizer.files import KINDS
+from refllm.tokenizer.formats.files import KINDS
 
 SENTENCE = "Once upon a time, it's so."
 

@@ -7,9 +7,9 @@ import base64
 from pathlib import Path
 
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
-from refllm.tokenizer.patterns import CL100K, GPT2, O200K
 from refllm.tokenizer.rank_merges import RankMerges
 from refllm.tokenizer.tokenizer import AddedToken, Tokenizer
+from refllm.tokenizer.words.patterns import CL100K, GPT2, O200K
 
 END = "<|endoftext|>"
 ENCODINGS: dict[str, tuple[str, dict[str, int]]] = {

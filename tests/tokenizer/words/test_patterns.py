@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm.tokenizer.patterns import CL100K, GPT2, LLAMA3, O200K, compiled, shadow
-from refllm.tokenizer.pretokenize import words_by_pattern
-from refllm.tokenizer.unicode_categories import members
+from refllm.tokenizer.words.patterns import CL100K, GPT2, LLAMA3, O200K, compiled, shadow
+from refllm.tokenizer.words.pretokenize import words_by_pattern
+from refllm.tokenizer.words.unicode_categories import members
 
 PATTERNS = {"gpt2": GPT2, "cl100k": CL100K, "o200k": O200K, "llama3": LLAMA3}
 

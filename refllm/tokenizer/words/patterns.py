@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from refllm.tokenizer.unicode_categories import CATEGORIES, members, unicode_categories
+from refllm.tokenizer.words.unicode_categories import CATEGORIES, members, unicode_categories
 
 # tiktoken 0.14, openai_public.py; GPT-2's own encoder.py says the same in more words
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"

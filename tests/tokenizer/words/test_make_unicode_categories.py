@@ -5,8 +5,8 @@ import zlib
 import numpy as np
 import pytest
 
-from refllm.tokenizer.make_unicode_categories import matched, pack
-from refllm.tokenizer.unicode_categories import PATH, members, unicode_categories
+from refllm.tokenizer.words.make_unicode_categories import matched, pack
+from refllm.tokenizer.words.unicode_categories import PATH, members, unicode_categories
 
 
 def test_the_packed_table_is_the_file_that_travels():

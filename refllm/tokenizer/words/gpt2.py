@@ -11,7 +11,7 @@ import functools
 
 import numpy as np
 
-from refllm.tokenizer.unicode_categories import members
+from refllm.tokenizer.words.unicode_categories import members
 
 CONTRACTIONS = ("s", "d", "m", "t", "ll", "ve", "re")
 

@@ -1,6 +1,6 @@
 r"""Make unicode_categories.bin, the frozen categories of pre-tokenization, from tiktoken's own regular expressions.
 
-    python -m refllm.tokenizer.make_unicode_categories
+    python -m refllm.tokenizer.words.make_unicode_categories
 
 Unicode versions differ between Python, the package regex and the tokenizers people use.
 So the categories are frozen as the reference tokenizers see them (tiktoken 0.14 and tokenizers 0.23 agree on \p{L}, \p{N} and \s)
@@ -11,7 +11,7 @@ import zlib
 
 import numpy as np
 
-from refllm.tokenizer.unicode_categories import CATEGORIES, N_CODE_POINTS, PATH
+from refllm.tokenizer.words.unicode_categories import CATEGORIES, N_CODE_POINTS, PATH
 
 
 def matched(pattern: str) -> list[int]:

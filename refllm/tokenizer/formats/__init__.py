@@ -1,0 +1,1 @@
+"""The files that tokenizers are kept in: one format a file."""

@@ -1,0 +1,1 @@
+"""Pre-tokenization: text to words that no merge crosses."""
