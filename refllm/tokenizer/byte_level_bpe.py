@@ -1,10 +1,13 @@
 """The byte-level BPE model (Radford et al. 2019): words by a pattern, GPT-2's or another, each merged on its own."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from refllm.tokenizer.byte_pair import Merge, merge_word
+from refllm.tokenizer.model import Span
+from refllm.tokenizer.offsets import spans_of_bytes
 from refllm.tokenizer.rank_merges import RankMerges
 from refllm.tokenizer.remembered import RememberedWords
 from refllm.tokenizer.words.patterns import GPT2, compiled
@@ -66,10 +69,15 @@ class ByteLevelBPE:
         word_ids = self._word_ids
         return [id for word in words(text, self.pattern) for id in word_ids[word]]
 
-    def encode_array(self, text: str) -> np.ndarray:
-        """The same ids as an array: (tokens,) int32."""
+    def encode_array(self, text: str, xp: Any) -> Any:
+        """The same ids as an array of xp's backend: (tokens,) int32."""
         pieces = [np.array(self.encode(piece), np.int32) for piece in chunked(text, self.pattern)]
-        return np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
+        return xp.from_numpy(np.concatenate(pieces) if pieces else np.zeros(0, np.int32))
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
+        """The same ids, and the characters of the text that each covers; one that holds part of a character covers all of it."""
+        ids = self.encode(text)
+        return ids, spans_of_bytes(text, (len(self.vocabulary[id]) for id in ids))
 
     def _encode_word(self, word: str) -> list[int]:
         data = word.encode()

@@ -8,10 +8,13 @@ SentencePiece's files write spaces as U+2581; here they are plain. A U+2581 in t
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from refllm.tokenizer.byte_pair import Merge, merge_word
+from refllm.tokenizer.model import Span
+from refllm.tokenizer.offsets import spans_of_bytes
 from refllm.tokenizer.remembered import RememberedWords
 
 ESCAPED_SPACE = "\u2581"
@@ -65,9 +68,24 @@ class SentencePieceBPE:
             return ids
         return [id for i, id in enumerate(ids) if id != self.unknown or ids[i - 1 : i] != [id]]  # one for a run of the unknown
 
-    def encode_array(self, text: str) -> np.ndarray:
-        """The same ids as an array: (tokens,) int32."""
-        return np.array(self.encode(text), np.int32)
+    def encode_array(self, text: str, xp: Any) -> Any:
+        """The same ids as an array of xp's backend: (tokens,) int32."""
+        return xp.from_numpy(np.array(self.encode(text), np.int32))
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
+        """The same ids, and the characters of the text that each covers; one that holds part of a character covers all of it."""
+        ids, plain = self.encode(text), text.replace(ESCAPED_SPACE, " ")
+        given = (self.prefix + plain).encode()
+        lengths: list[int] = []
+        position = 0
+        for id, following in zip(ids, [*ids[1:], None], strict=True):
+            if id in self.vocabulary:
+                lengths.append(len(self.vocabulary[id]))
+            else:  # a run of what is unknown reaches to the token that follows
+                end = len(given) if following is None else given.index(self.vocabulary[following], position + 1)
+                lengths.append(end - position)
+            position += lengths[-1]
+        return ids, spans_of_bytes(plain, lengths, -len(self.prefix))
 
     def _encode_word(self, word: str) -> Iterator[int]:
         if word in self._whole:

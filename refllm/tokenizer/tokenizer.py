@@ -4,13 +4,14 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
+from refllm.array_api import Backend
+from refllm.array_api import load as load_backend
+from refllm.tokenizer.model import Model, Span
+from refllm.tokenizer.text import bounds_before_repair, repaired
 
-from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
-from refllm.tokenizer.sentence_piece import SentencePieceBPE
-from refllm.tokenizer.text import repaired
+LONG = 1 << 15  # characters; a list of the ids of more is not made only to count them
 
 
 class AddedToken(NamedTuple):
@@ -21,7 +22,6 @@ class AddedToken(NamedTuple):
     special: bool
 
 
-Model = ByteLevelBPE | SentencePieceBPE  # what gives a stretch of text its ids, once the added tokens are out of it
 Specials = Collection[str] | Literal["all"]
 
 
@@ -64,28 +64,101 @@ class Tokenizer:
     def _first_id(self, *names: str) -> int | None:
         return next((self._added_ids[name] for name in names if name in self._added_ids), None)
 
-    def encode(self, text: str, allowed_special: Specials = (), disallowed_special: Specials = "all") -> list[int]:
+    def encode(
+        self,
+        text: str,
+        allowed_special: Specials = (),
+        disallowed_special: Specials = "all",
+        *,
+        bos: bool = False,
+        eos: bool = False,
+    ) -> list[int]:
         """The ids of a text.
 
         allowed_special: special tokens that stand for their id where the text spells them, or "all"
         disallowed_special: those that the text must not spell, or "all" that are not allowed; the rest is ordinary text
-        Raises TypeError for text that is not str, ValueError for a disallowed special token in the text (as tiktoken does).
+        bos, eos: whether the id that begins, or ends, a document is put around
+        Raises TypeError for text that is not str, ValueError for a disallowed special token in the text (as tiktoken does) and
+        for bos or eos where the vocabulary has none.
         """
-        ids: list[int] = []
+        ids = self._around(bos, "bos")
         for piece, id in self._pieces(text, allowed_special, disallowed_special):
             if id is None:
                 ids.extend(self.model.encode(piece))
             else:
                 ids.append(id)
-        return ids
+        return ids + self._around(eos, "eos")
 
-    def encode_array(self, text: str, allowed_special: Specials = (), disallowed_special: Specials = "all") -> np.ndarray:
-        """The same ids as an array: (tokens,) int32."""
-        arrays = [
-            self.model.encode_array(piece) if id is None else np.array([id], np.int32)
-            for piece, id in self._pieces(text, allowed_special, disallowed_special)
-        ]
-        return np.concatenate(arrays) if arrays else np.zeros(0, np.int32)
+    def encode_array(
+        self,
+        text: str,
+        allowed_special: Specials = (),
+        disallowed_special: Specials = "all",
+        *,
+        bos: bool = False,
+        eos: bool = False,
+        backend: str | Backend | None = None,
+    ) -> Any:
+        """The same ids as an array of a backend, the one in use where none is named: (tokens,) int32."""
+        xp = load_backend(backend).xp
+        arrays = [xp.asarray(self._around(bos, "bos"), dtype=xp.int32)]
+        for piece, id in self._pieces(text, allowed_special, disallowed_special):
+            arrays.append(self.model.encode_array(piece, xp) if id is None else xp.asarray([id], dtype=xp.int32))
+        arrays.append(xp.asarray(self._around(eos, "eos"), dtype=xp.int32))
+        return xp.concat(arrays, axis=0)
+
+    def encode_batch(
+        self,
+        texts: Iterable[str],
+        allowed_special: Specials = (),
+        disallowed_special: Specials = "all",
+        *,
+        bos: bool = False,
+        eos: bool = False,
+    ) -> list[list[int]]:
+        """The ids of each text."""
+        if isinstance(texts, str):
+            raise TypeError("texts is one str; encode_batch needs several, such as [text]. For one text use encode.")
+        return [self.encode(text, allowed_special, disallowed_special, bos=bos, eos=eos) for text in texts]
+
+    def count(self, text: str, allowed_special: Specials = (), disallowed_special: Specials = "all") -> int:
+        """How many ids a text has."""
+        if len(text) <= LONG:
+            return len(self.encode(text, allowed_special, disallowed_special))
+        return self.encode_array(text, allowed_special, disallowed_special, backend="numpy").shape[0]
+
+    def encode_with_offsets(
+        self,
+        text: str,
+        allowed_special: Specials = (),
+        disallowed_special: Specials = "all",
+        *,
+        bos: bool = False,
+        eos: bool = False,
+    ) -> tuple[list[int], list[Span]]:
+        """The ids of a text, and the characters that each covers: text[start:end]; bos and eos cover none.
+
+        A token that holds part of a character's bytes covers all of it.
+        """
+        ids = self._around(bos, "bos")
+        spans = [(0, 0)] * len(ids)
+        position = 0
+        for piece, id in self._pieces(text, allowed_special, disallowed_special):
+            found, places = ([id], [(0, len(piece))]) if id is not None else self.model.encode_with_offsets(piece)
+            ids += found
+            spans += [(position + start, position + end) for start, end in places]
+            position += len(piece)
+        bounds = bounds_before_repair(text)
+        after = self._around(eos, "eos")
+        return ids + after, [(bounds[start], bounds[end]) for start, end in spans] + [(len(text), len(text))] * len(after)
+
+    def _around(self, wanted: bool, name: str) -> list[int]:
+        if not wanted:
+            return []
+        id = getattr(self, name)
+        if id is None:
+            raise ValueError(f"{name}=True needs a token for it, which this vocabulary has not; pass Tokenizer(…, {name}=id).")
+        return [id]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of the text that the ids stand for. Raises ValueError for an id outside the vocabulary."""

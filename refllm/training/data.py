@@ -67,7 +67,8 @@ def prepare(texts: Sequence[str], held_out: float, tokenizer: Any, tokenizer_has
             counts.append(0)
             for i, text in enumerate(part):
                 separator = [tokenizer.eos] if i and tokenizer.eos is not None else []
-                ids = tokenizer.encode_array(text, allowed_special="all")  # a text may spell its separators itself
+                # a text may spell its separators itself
+                ids = tokenizer.encode_array(text, allowed_special="all", backend="numpy")
                 tokens = np.concatenate([np.asarray(separator, dtype), ids.astype(dtype)])
                 file.write(tokens.tobytes())
                 counts[-1] += len(tokens)

@@ -26,7 +26,7 @@ class Wide:
 
     vocab_size, eos = 0x110000, None
 
-    def encode_array(self, text, allowed_special=()):
+    def encode_array(self, text, allowed_special=(), backend=None):
         return np.array([ord(c) for c in text], np.int32)
 
     def bytes_of(self, id):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from refllm.atomic import write_atomically
+from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
 from refllm.tokenizer.formats import hugging_face_byte_level, hugging_face_sentence_piece
 from refllm.tokenizer.formats.hugging_face_parts import require
 from refllm.tokenizer.sentence_piece import SentencePieceBPE
@@ -51,8 +52,10 @@ def to_document(tokenizer: Tokenizer) -> dict[str, Any]:
     model, added = tokenizer.model, [(token.content, token.id) for token in tokenizer.added]
     if isinstance(model, SentencePieceBPE):
         parts = hugging_face_sentence_piece.describe(model, added)
-    else:
+    elif isinstance(model, ByteLevelBPE):
         parts = hugging_face_byte_level.describe(model, added)
+    else:
+        raise ValueError(f"a tokenizer.json of a {type(model).__name__} model is not written here.")
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {
         "version": "1.0",
