@@ -1,15 +1,17 @@
 """Pre-tokenization: text to words that no merge crosses.
 
-The pattern itself runs on the text's shadow. GPT-2's has an array form too, which decides at every character at once whether a
-word starts there: it finds the same words, and those of a book sooner.
+The pattern itself runs on the text's shadow. The known ones have an array form too, which decides at every character at once
+whether a word starts there: it finds the same words, and those of a book sooner.
 """
 
 import itertools
 import re
 from collections.abc import Iterable, Iterator
 
-from refllm.tokenizer.words.gpt2 import word_starts
+import numpy as np
+
 from refllm.tokenizer.words.patterns import CL100K, GPT2, LLAMA3, O200K, compiled, shadow
+from refllm.tokenizer.words.starts import has_array_form, word_starts
 
 CHUNK = 1 << 17  # characters, about; what is made of so many stays in the processor's cache
 SHORT = 512  # characters; up to here the pattern finds the words sooner than arrays do
@@ -27,9 +29,8 @@ def words(text: str, pattern: str = GPT2) -> Iterable[str]:
     """The words of a text, in order; joined, they are the text."""
     if len(text) <= SHORT:
         return words_by_pattern(text, pattern)
-    if pattern == GPT2:
-        return itertools.chain.from_iterable(map(words_by_arrays, chunked(text, pattern)))
-    return itertools.chain.from_iterable(words_by_pattern(piece, pattern) for piece in chunked(text, pattern))
+    find = words_by_arrays if has_array_form(pattern) else words_by_pattern
+    return itertools.chain.from_iterable(find(piece, pattern) for piece in chunked(text, pattern))
 
 
 def words_by_pattern(text: str, pattern: str = GPT2) -> list[str]:
@@ -47,10 +48,15 @@ def words_by_pattern(text: str, pattern: str = GPT2) -> list[str]:
     return [text[start:end] for start, end in itertools.pairwise(bounds)]
 
 
-def words_by_arrays(text: str) -> list[str]:
-    """GPT-2's words, between their starts."""
-    bounds = [*word_starts(text).tolist(), len(text)]
+def words_by_arrays(text: str, pattern: str = GPT2) -> list[str]:
+    """The words between their starts. pattern: one that has an array form"""
+    bounds = [*np.flatnonzero(word_starts(code_points(text), pattern)).tolist(), len(text)]
     return [text[start:end] for start, end in itertools.pairwise(bounds)]
+
+
+def code_points(text: str) -> np.ndarray:
+    """The code points of a text: (characters,) int32."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<i4")
 
 
 def chunked(text: str, pattern: str = GPT2, size: int | None = None) -> Iterator[str]:

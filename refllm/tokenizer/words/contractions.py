@@ -1,0 +1,32 @@
+"""The ends of English contractions: an apostrophe and s, d, m, t, ll, ve or re."""
+
+from refllm.array_api import namespace
+from refllm.tokenizer.words.kinds import after
+
+ONE_LETTER = ("s", "d", "m", "t")
+TWO_LETTERS = ("ll", "ve", "re")
+LONG_S = 0x17F  # ſ, an s where case does not matter
+
+
+def contraction_letters(points):
+    """How many letters of a contraction stand behind each apostrophe: (N,) int32, 0 where none does and at other characters.
+
+    points: (N,) int32 code points
+    """
+    xp = namespace(points)
+    first, second = after(points, 1, 0), after(points, 2, 0)
+    one, two = points < 0, points < 0
+    for letter in ONE_LETTER:
+        one = one | (first == ord(letter))
+    for letters in TWO_LETTERS:
+        two = two | ((first == ord(letters[0])) & (second == ord(letters[1])))
+    letters = xp.astype(one, xp.int32) + 2 * xp.astype(two, xp.int32)
+    return letters * xp.astype(points == ord("'"), xp.int32)
+
+
+def folded(points):
+    """The points of A to Z and of the long s as those of the small letters they are where case does not matter: (N,) int32."""
+    xp = namespace(points)
+    upper = (points >= ord("A")) & (points <= ord("Z"))
+    small = points + (ord("a") - ord("A")) * xp.astype(upper, points.dtype)
+    return xp.where(points == LONG_S, xp.full_like(points, ord("s")), small)

@@ -1,0 +1,26 @@
+"""Words found by arrays: at every character at once, whether a word starts there, for the patterns that have such a form."""
+
+from collections.abc import Callable
+
+from refllm.array_api import namespace
+from refllm.tokenizer.words.gpt2 import gpt2_word_starts
+from refllm.tokenizer.words.kinds import kind_table
+from refllm.tokenizer.words.patterns import GPT2
+
+FORMS: dict[str, Callable] = {GPT2: gpt2_word_starts}
+
+
+def has_array_form(pattern: str | tuple[str, ...]) -> bool:
+    """Whether word_starts knows a pattern, or a sequence of patterns."""
+    return pattern in FORMS
+
+
+def word_starts(points, pattern: str):
+    """Whether a word starts at each character of a text: (N,) bool, an array of the points' backend.
+
+    points: (N,) int32 code points, no surrogate among them    pattern: one that has an array form
+    Raises ValueError for another.
+    """
+    if pattern not in FORMS:
+        raise ValueError(f"the pattern {pattern!r} has no array form; find its words by words(text, pattern).")
+    return FORMS[pattern](points, kind_table(namespace(points)))
