@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PAUSE = 0.05  # seconds between two turns, in which the threads of the side before, which spin for a while, fall asleep
+THREADED = ("OMP", "OPENBLAS", "MKL", "RAYON")  # what reads how many threads it may use from the environment
 AGREEMENT = 1e-4  # relative, as spec/accuracy.md has it for training steps; a missing term is far outside
 
 
@@ -19,7 +20,7 @@ class Side:
     """A side to time. model: fields of the model's Config that differ    options: of the worker's function"""
 
     name: str
-    library: str  # "refllm" or "torch"
+    library: str  # "refllm", or a peer's
     environment: dict[str, str] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class Result:
     peak: int = 0  # bytes
     imported: int = 0
     versions: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)  # what else the side measured of itself, by name
 
     def median(self, what: str) -> float:
         return statistics.median(self.seconds[what])
@@ -46,7 +48,8 @@ class Worker:
     def __init__(self, side: Side, work: str, config: str, threads: int):
         task = {"library": side.library, "work": work, "config": config, "model": side.model, "options": side.options}
         counts = dict.fromkeys(
-            ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), str(threads)
+            ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "RAYON_NUM_THREADS"),
+            str(threads),
         )
         self.side = side
         self.process: Any = subprocess.Popen(
@@ -82,7 +85,8 @@ def duel(
 ) -> list[Result]:
     """Time all sides, `runs` times each, in turn; every second round in the opposite order.
 
-    work: "train" or "decode"    config: a name in the table of shapes    threads: each side's
+    work: "train", "decode", "tokenizer" or "tokenizer training"    config: a name in the table of shapes, for the first two
+    threads: each side's
     Raises ValueError when the sides do not compute the same thing, or one of them dies.
     """
     workers = []
@@ -102,6 +106,7 @@ def duel(
         for worker, result in pairs:
             said = worker.ask("memory")
             result.peak, result.imported, result.versions = said["peak"], said["imported"], said["versions"]
+            result.figures = said.get("figures", {})
     finally:
         for worker in workers:
             worker.close()
@@ -114,7 +119,10 @@ def check_agreement(results: Sequence[Result]) -> None:
         base = next(r for r in results if r.side.model == result.side.model)
         for what, value in result.first.items():
             expected = base.first[what]
-            agree = value[0] == expected[0] if what == "tokens" else abs(value - expected) <= AGREEMENT * abs(expected)
+            if isinstance(value, str):  # a digest
+                agree = value == expected
+            else:
+                agree = value[0] == expected[0] if what == "tokens" else abs(value - expected) <= AGREEMENT * abs(expected)
             if not agree:
                 raise ValueError(
                     f"{result.side.name} does not compute what {base.side.name} does: "

@@ -60,6 +60,7 @@ def record(results: Sequence[Result], base: Result | None, command: str, threads
         "command": command,
         "rows": rows(results, base),
         "first_step": {r.side.name: r.first for r in results},
+        "figures": {r.side.name: r.figures for r in results if r.figures},
     }
 
 
@@ -79,6 +80,8 @@ def markdown(found: dict[str, Any]) -> str:
         if "ratio" in row:
             against, quartiles = f"{row['ratio']:.2f} × {row['against']}", "{:.2f} – {:.2f}".format(*row["ratio_quartiles"])
         lines.append(f"| {row['side']} | {row['timed']} | {median} | {against} | {quartiles} | {peak} |")
+    for name, figures in found.get("figures", {}).items():
+        lines += ["", f"{name}: " + ", ".join(f"{what.replace('_', ' ')} {value:.2f}" for what, value in figures.items()) + "."]
     return "\n".join(lines)
 
 

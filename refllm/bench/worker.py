@@ -8,6 +8,7 @@ peak of memory, and lets the caller drive the sides in turn.
     "memory" bytes: the peak since "first", and what was resident when the libraries had been imported
 """
 
+import importlib.metadata
 import json
 import sys
 import time
@@ -178,10 +179,22 @@ def described(library: str) -> dict[str, Any]:
 def main() -> None:
     """Serve one caller until it closes our stdin."""
     task = json.loads(sys.argv[1])
+    if task["work"].startswith("tokenizer"):
+        from refllm.bench import tokenizer_sides
+
+        versions = {task["library"]: importlib.metadata.version(task["library"])}
+        side = tokenizer_sides.prepare(task["library"], task["options"])
+        imported = memory.resident()  # with the texts
+        serve(side, versions, imported)
+        return
     shape = (TRAINING if task["work"] == "train" else DECODING)[task["config"]]
     shape = shape._replace(config=type(shape.config)(**{**vars(shape.config), **task["model"]}))
     versions, imported = described(task["library"]), memory.resident()
-    side = prepare(task["library"], task["work"], shape, task["options"])
+    serve(prepare(task["library"], task["work"], shape, task["options"]), versions, imported)
+
+
+def serve(side: Any, versions: dict[str, Any], imported: int) -> None:
+    """Answer requests until there are no more."""
     for line in sys.stdin:
         request = line.strip()
         if request == "first":
@@ -191,6 +204,8 @@ def main() -> None:
             reply = side.run()
         else:
             reply = {"peak": memory.peak(), "imported": imported, "versions": versions}
+            if hasattr(side, "memory"):
+                reply["figures"] = side.memory()
         print(json.dumps(reply), flush=True)
 
 

@@ -13,7 +13,7 @@ COMMANDS = {
     "generate": "Continue a prompt with a trained model.",
     "backends": "Show the backends, their devices and kernels, and how to install those missing.",
     "conform": "Prove a backend against the float64 oracle, op by op.",
-    "bench": "Time training steps and decoding, side by side with torch.",
+    "bench": "Time training, decoding and tokenizers, side by side with what people use.",
     "version": "Print the version.",
 }
 EPILOG = "Computes in NumPy; REFLLM_BACKEND=mlx or =cupy, or --backend, chooses another. --debug shows the traceback of an error."
