@@ -1,7 +1,7 @@
 """The ends of English contractions: an apostrophe and s, d, m, t, ll, ve or re."""
 
 from refllm.array_api import namespace
-from refllm.tokenizer.words.kinds import after
+from refllm.tokenizer.words.kinds import after, before
 
 ONE_LETTER = ("s", "d", "m", "t")
 TWO_LETTERS = ("ll", "ve", "re")
@@ -30,3 +30,14 @@ def folded(points):
     upper = (points >= ord("A")) & (points <= ord("Z"))
     small = points + (ord("a") - ord("A")) * xp.astype(upper, points.dtype)
     return xp.where(points == LONG_S, xp.full_like(points, ord("s")), small)
+
+
+def cut_behind(starts, letters):
+    """The starts of words, changed where one begins with a contraction: none between its two, and one behind it.
+
+    starts: (N,) bool    letters: (N,) int32, as contraction_letters has them
+    """
+    xp = namespace(starts)
+    letters = letters * xp.astype(starts, xp.int32)
+    starts = starts & ~(before(letters, 1, 0) > 0)
+    return starts | (before(letters, 2, 0) == 1) | (before(letters, 3, 0) == 2)

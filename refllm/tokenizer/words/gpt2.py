@@ -8,7 +8,7 @@ A contraction such as 'll cuts behind itself, where its apostrophe starts a word
 """
 
 from refllm.array_api import namespace, op
-from refllm.tokenizer.words.contractions import contraction_letters
+from refllm.tokenizer.words.contractions import contraction_letters, cut_behind
 from refllm.tokenizer.words.kinds import END, NUMBER, SPACE, after, before, is_letter, is_white
 
 
@@ -22,9 +22,7 @@ def gpt2_word_starts(points, table):
     xp = namespace(points)
     kinds = xp.take(table, points, axis=0)
     starts = gpt2_rule(before(kinds, 1, END), kinds, after(kinds, 1, END))
-    letters = contraction_letters(points) * xp.astype(starts, xp.int32)
-    starts = starts & ~(before(letters, 1, 0) > 0)
-    return starts | (before(letters, 2, 0) == 1) | (before(letters, 3, 0) == 2)
+    return cut_behind(starts, contraction_letters(points))
 
 
 def gpt2_rule(p, x, n):

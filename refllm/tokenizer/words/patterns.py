@@ -29,6 +29,8 @@ O200K = "|".join(
 )
 # Llama 3's tokenizer.json
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# Qwen 2's, which has one number a word
+QWEN2 = LLAMA3.replace("{1,3}", "")
 
 # Beyond ASCII the shadow has a character for each category, and one for each character that is more than its category.
 SINGLE = {"\x85": "whitespace among controls", "\u017f": "a small s, case aside", "\u212a": "a K, case aside"}

@@ -1,13 +1,22 @@
 """Words found by arrays: at every character at once, whether a word starts there, for the patterns that have such a form."""
 
 from collections.abc import Callable
+from functools import partial
 
 from refllm.array_api import namespace
+from refllm.tokenizer.words.cl100k import cl100k_word_starts, llama3_word_starts
 from refllm.tokenizer.words.gpt2 import gpt2_word_starts
 from refllm.tokenizer.words.kinds import kind_table
-from refllm.tokenizer.words.patterns import GPT2
+from refllm.tokenizer.words.o200k import o200k_word_starts
+from refllm.tokenizer.words.patterns import CL100K, GPT2, LLAMA3, O200K, QWEN2
 
-FORMS: dict[str, Callable] = {GPT2: gpt2_word_starts}
+FORMS: dict[str, Callable] = {
+    GPT2: gpt2_word_starts,
+    CL100K: partial(cl100k_word_starts, digits=3),
+    LLAMA3: partial(llama3_word_starts, digits=3),
+    QWEN2: partial(llama3_word_starts, digits=1),
+    O200K: partial(o200k_word_starts, digits=3),
+}
 
 
 def has_array_form(pattern: str | tuple[str, ...]) -> bool:
