@@ -1,35 +1,74 @@
-"""Training a byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909, algorithm 1, over the bytes of GPT-2's words).
+"""Training a byte-level BPE: the words of texts counted, merges learned from them, and a tokenizer made of the merges.
 
-Again and again the most frequent adjacent pair of ids becomes a new id.
-Ties go to the smallest (left id, right id), the bytes numbered in GPT-2's order: the rule of Hugging Face's BpeTrainer,
-whose merges this reproduces. A run such as "aaa" holds the pair (a, a) twice but is merged once, from the left.
+A vocabulary is the 256 bytes, then the merges, then the special tokens. How bytes are numbered, and which of several equally
+frequent pairs is merged first, differs between trainers; TIES names the three rules in use.
+Documents are counted one by one and files piece by piece, so that what is held in memory grows with the distinct words only.
 """
 
-import heapq
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+import codecs
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 from refllm.tokenizer.byte_level import BYTE_ORDER
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
+from refllm.tokenizer.learn_merges import Learned, Pair, Progress, learn_merges
 from refllm.tokenizer.text import repaired
 from refllm.tokenizer.tokenizer import AddedToken, Tokenizer
-from refllm.tokenizer.words.pretokenize import words
+from refllm.tokenizer.words.patterns import CL100K, GPT2, LLAMA3, O200K
+from refllm.tokenizer.words.pretokenize import CUTS, chunked, words
 
-Progress = Callable[[int, int], None]  # (merges done, merges to do)
+Texts = str | Path | Iterable[str | Path]  # a document, a file, or any number of them
+Counting = Callable[[int], None]  # bytes of text counted so far
+
+UNSPLIT = r"(?!)"  # finds nothing: a document is one word
+PATTERNS = {"gpt2": GPT2, "cl100k": CL100K, "o200k": O200K, "llama3": LLAMA3, "none": UNSPLIT}
+BLOCK = 1 << 20  # bytes read at once
+
+
+class Rule(NamedTuple):
+    """How a trainer numbers the bytes, and what it does where pairs are equally frequent."""
+
+    byte_order: Sequence[int]  # the bytes in the order of their ids
+    ties: Literal["smallest", "first"]
+
+
+TIES = {
+    "smallest": Rule(BYTE_ORDER, "smallest"),  # Hugging Face's BpeTrainer: the bytes in the order of GPT-2's characters
+    "smallest_by_value": Rule(range(256), "smallest"),  # rustbpe
+    "first": Rule(range(256), "first"),  # minbpe, and tiktoken's educational trainer
+}
 
 
 def train_bpe(
-    text: str | Iterable[str],
+    text: Texts,
     vocab_size: int,
     special_tokens: Sequence[str] = ("<|endoftext|>",),
     progress: Progress | None = None,
+    *,
+    pattern: str = GPT2,
+    ties: str = "smallest",
+    counting: Counting | None = None,
 ) -> Tokenizer:
     """A tokenizer of at most vocab_size tokens, learned from text: 256 bytes, then the merges, then the special tokens.
 
-    text: the training text, or an iterable of documents    progress: called as (merges done, merges to do)
+    text: a document, the Path of a UTF-8 file, or an iterable of either
+    pattern: what cuts text into words, or a name in PATTERNS
+    special_tokens: no part of what is learned; where the text spells one, that is ordinary text
+    ties: a name in TIES    counting: called with the bytes counted so far    progress: called as (merges done, merges to do)
     The vocabulary stays smaller where the text has no pair left to merge.
-    Raises TypeError for text that is not str, ValueError for a vocab_size with no room for the bytes and the special tokens.
+    Raises TypeError for text that is not str, ValueError for a vocab_size with no room for the bytes and the special tokens, for
+    special tokens that are empty, given twice or learned from the text too, for a pattern or ties not known, and for a file that
+    is not UTF-8.
     """
+    n_merges = room(vocab_size, special_tokens)
+    learned = learn(count_words(text, pattern, counting), n_merges, ties, progress)
+    return tokenizer_of(learned.merges, special_tokens, pattern, ties)
+
+
+def room(vocab_size: int, special_tokens: Sequence[str]) -> int:
+    """How many merges a vocabulary has room for. Raises ValueError for one with no room for the bytes and the special tokens."""
     smallest = 256 + len(special_tokens)
     if vocab_size < smallest:
         raise ValueError(
@@ -40,87 +79,86 @@ def train_bpe(
             raise ValueError("a special token is empty; it needs a text of its own.")
         if content in special_tokens[:i]:
             raise ValueError(f"special token {content!r} is given twice.")
-    merges = learn_merges(count_words(text), vocab_size - smallest, progress)
-    vocabulary = [bytes([byte]) for byte in BYTE_ORDER]
+    return vocab_size - smallest
+
+
+def learn(counts: Counter[str], n_merges: int, ties: str = "smallest", progress: Progress | None = None) -> Learned:
+    """At most n_merges merges, by the rule of that name."""
+    rule = rule_of(ties)
+    byte_ids = [0] * 256
+    for id, byte in enumerate(rule.byte_order):
+        byte_ids[byte] = id
+    return learn_merges(counts, n_merges, byte_ids, rule.ties, progress)
+
+
+def tokenizer_of(merges: Iterable[Pair], special_tokens: Sequence[str], pattern: str, ties: str) -> Tokenizer:
+    """The tokenizer of merges that were learned with this pattern and rule."""
+    vocabulary = [bytes([byte]) for byte in rule_of(ties).byte_order]
+    merges = list(merges)
     for left, right in merges:
         vocabulary.append(vocabulary[left] + vocabulary[right])
+    tokens = set(vocabulary)
     for content in special_tokens:
-        if content.encode() in vocabulary:
+        if content.encode() in tokens:
             raise ValueError(f"special token {content!r} is also learned from the text; choose one that is no part of a word.")
     added = [AddedToken(len(vocabulary) + i, content, special=True) for i, content in enumerate(special_tokens)]
-    return Tokenizer(ByteLevelBPE.from_merges(dict(enumerate(vocabulary)), merges), added)
+    model = ByteLevelBPE.from_merges(dict(enumerate(vocabulary)), merges, PATTERNS.get(pattern, pattern))
+    return Tokenizer(model, added)
 
 
-def count_words(text: str | Iterable[str]) -> Counter[str]:
-    """How often each word occurs."""
-    if isinstance(text, bytes):
-        raise TypeError("text is bytes; train_bpe needs str or an iterable of str. Decode bytes first.")
+def rule_of(ties: str) -> Rule:
+    """The rule of a name. Raises ValueError for one that is not in TIES."""
+    if ties not in TIES:
+        raise ValueError(f"ties={ties!r} is not known; choose one of {', '.join(TIES)}.")
+    return TIES[ties]
+
+
+def count_words(text: Texts, pattern: str = GPT2, counting: Counting | None = None) -> Counter[str]:
+    """How often each word occurs, in the order in which they first do."""
+    pattern = PATTERNS.get(pattern, pattern)
     counts: Counter[str] = Counter()
-    for document in (text,) if isinstance(text, str) else text:
-        if not isinstance(document, str):
-            raise TypeError(f"text holds {type(document).__name__}; train_bpe needs str or an iterable of str.")
-        counts.update(words(repaired(document)))
+    n_bytes = 0
+    for document in documents(text):
+        for piece in file_pieces(document, pattern) if isinstance(document, Path) else chunked(repaired(document), pattern):
+            counts.update(words(piece, pattern))
+            if counting is not None:
+                n_bytes += len(piece.encode())
+                counting(n_bytes)
     return counts
 
 
-def learn_merges(counts: Counter[str], n_merges: int, progress: Progress | None = None) -> list[tuple[int, int]]:
-    """The first n_merges merges of words that occur so often, in order, as pairs of ids; merge i makes id 256 + i."""
-    byte_ids = {byte: i for i, byte in enumerate(BYTE_ORDER)}
-    sequences = [[byte_ids[byte] for byte in word.encode()] for word in counts]
-    weights = list(counts.values())
-    pair_counts: defaultdict[tuple[int, int], int] = defaultdict(int)
-    where: defaultdict[tuple[int, int], set[int]] = defaultdict(set)  # the words that hold a pair, or once held it
-    for index, (ids, weight) in enumerate(zip(sequences, weights, strict=True)):
-        for pair in zip(ids, ids[1:], strict=False):
-            pair_counts[pair] += weight
-            where[pair].add(index)
-    queue = [(-count, pair) for pair, count in pair_counts.items()]
-    heapq.heapify(queue)
-    merges: list[tuple[int, int]] = []
-    while queue and len(merges) < n_merges:
-        negative, best = heapq.heappop(queue)
-        if -negative != pair_counts[best]:
-            if pair_counts[best] > 0:
-                heapq.heappush(queue, (-pair_counts[best], best))  # it has become rarer since it was queued
-            continue
-        new = 256 + len(merges)
-        merges.append(best)
-        grown = set()
-        for index in where.pop(best):
-            weight = weights[index]
-            gone, come = merge_pair(sequences[index], best, new)
-            for pair in gone:
-                pair_counts[pair] -= weight
-            for pair in come:
-                pair_counts[pair] += weight
-                where[pair].add(index)
-            grown.update(come)
-        for pair in grown:
-            if pair_counts[pair] > 0:
-                heapq.heappush(queue, (-pair_counts[pair], pair))
-        if progress is not None:
-            progress(len(merges), n_merges)
-    return merges
+def documents(text: Texts) -> Iterator[str | Path]:
+    """The documents and files, one by one. Raises TypeError for what is neither."""
+    if isinstance(text, bytes):
+        raise TypeError("text is bytes; train_bpe needs str or an iterable of str. Decode bytes first.")
+    for document in (text,) if isinstance(text, str | Path) else text:
+        if not isinstance(document, str | Path):
+            raise TypeError(f"text holds {type(document).__name__}; train_bpe needs str or an iterable of str.")
+        yield document
 
 
-def merge_pair(ids: list[int], pair: tuple[int, int], new: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Replace every occurrence of pair in ids by new, from the left and in place.
+def file_pieces(path: Path, pattern: str) -> Iterator[str]:
+    """The text of a UTF-8 file in pieces, cut where that changes no word, its ends of lines as they are.
 
-    Returns the neighbouring pairs that are gone and those that came, each as often as it did. One that came may be gone again:
-    in aaaa the first (a, a) makes (new, a), and the last unmakes it.
+    A file whose pattern has no known cut is one piece. Raises ValueError where it is not UTF-8.
     """
-    left, right = pair
-    gone, come = [], []
-    i = 0
-    while left in ids[i:-1]:
-        i = ids.index(left, i)
-        if ids[i + 1] == right:
-            if i > 0:
-                gone.append((ids[i - 1], left))
-                come.append((ids[i - 1], new))
-            if i + 2 < len(ids):
-                gone.append((right, ids[i + 2]))
-                come.append((new, ids[i + 2]))
-            ids[i : i + 2] = [new]
-        i += 1
-    return gone, come
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    held, n_read = "", 0
+    with path.open("rb") as file:
+        while data := file.read(max(BLOCK, len(held)) if pattern in CUTS else -1):  # as much again where no cut was found yet
+            held += decoded(decoder, data, n_read, path)
+            n_read += len(data)
+            pieces = list(chunked(held, pattern))
+            held = pieces.pop() if pieces else ""  # its last word may go on
+            yield from pieces
+        if held := held + decoded(decoder, b"", n_read, path):
+            yield held
+
+
+def decoded(decoder: codecs.IncrementalDecoder, data: bytes, n_read: int, path: Path) -> str:
+    """The characters that these bytes complete; no bytes are the end. n_read: bytes before these"""
+    n_read -= len(decoder.getstate()[0])
+    try:
+        return decoder.decode(data, final=not data)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {n_read + error.start}); convert it, or leave it out.") from None
