@@ -1,57 +1,80 @@
 """The tokenizer: a model of words, the tokens added beside it, and the doors text comes in and goes out by."""
 
-import re
-from collections.abc import Collection, Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from operator import index
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from refllm.array_api import Backend
+from refllm.array_api import Backend, namespace
 from refllm.array_api import load as load_backend
+from refllm.tokenizer.added_tokens import AddedToken, Finder, Stretch
 from refllm.tokenizer.model import Model, Span
+from refllm.tokenizer.normalizers import Normalizer
+from refllm.tokenizer.template import Template
 from refllm.tokenizer.text import bounds_before_repair, repaired
 
 LONG = 1 << 15  # characters; a list of the ids of more is not made only to count them
-
-
-class AddedToken(NamedTuple):
-    """A token found in the text as it stands, before any word. A special one, such as <|endoftext|>, only where it is allowed."""
-
-    id: int
-    content: str
-    special: bool
-
+BOS_NAMES = ("<s>", "<|begin_of_text|>")
+EOS_NAMES = ("</s>", "<|end_of_text|>", "<|endoftext|>")
 
 Specials = Collection[str] | Literal["all"]
+
+
+class Part(NamedTuple):
+    """A part of a text on its way to ids: an added token, or a stretch for the model."""
+
+    text: str  # as the model gets it
+    id: int | None  # the added token's
+    sources: Sequence[Span]  # for each of its characters, those of the repaired text that it comes from
+    span: Span  # all of them
 
 
 class Tokenizer:
     """Text to token ids and back.
 
-    Ids follow the reference tokenizers exactly, and `decode(encode(text)) == text` for every text. (Lone surrogates, which UTF-8
-    cannot carry, become U+FFFD, as in tiktoken; the U+2581 by which SentencePiece writes a space becomes one.)
-    bos and eos: the ids that begin and end a document, or None; nothing puts them in by itself.
+    Ids follow the reference tokenizers exactly, and `decode(encode(text)) == text` for every text where no normalizer changes it.
+    (Lone surrogates, which UTF-8 cannot carry, become U+FFFD, as in tiktoken; the U+2581 by which SentencePiece writes a space
+    becomes one.)
+    bos and eos: the ids that begin and end a document, or None; nothing puts them in unless it is asked to
+    normalizer: what changes the text between its added tokens before the model gets it, or None
+    template: what the vocabulary's makers put around a text; `with_special_tokens` does
     """
 
-    def __init__(self, model: Model, added: Iterable[AddedToken] = (), bos: int | None = None, eos: int | None = None):
+    def __init__(
+        self,
+        model: Model,
+        added: Iterable[AddedToken] = (),
+        bos: int | None = None,
+        eos: int | None = None,
+        normalizer: Normalizer | None = None,
+        template: Template | None = None,
+    ):
         self.model = model
         self.added = tuple(added)
+        self.normalizer = normalizer
+        self.template = template
         self._added_ids = {token.content: token.id for token in self.added}
         self._added_contents = {token.id: token.content for token in self.added}
         self._check()
         self._bytes = dict(model.vocabulary) | {token.id: token.content.encode() for token in self.added}
+        self._ids: dict[bytes, int] = {}  # the other way round, once it is asked for
         self.vocab_size = max(self._bytes) + 1  # one more than the largest id
         self._always = frozenset(token.content for token in self.added if not token.special)
         self.special_tokens = frozenset(self._added_ids) - self._always
-        self.bos = self._first_id("<s>", "<|begin_of_text|>") if bos is None else bos
-        self.eos = self._first_id("</s>", "<|end_of_text|>", "<|endoftext|>") if eos is None else eos
+        self._special_ids = frozenset(token.id for token in self.added if token.special)
+        self._finders: dict[tuple[frozenset[str], bool | None], Finder] = {}
+        self.bos = self.usual_bos if bos is None else bos
+        self.eos = self.usual_eos if eos is None else eos
         for name, id in (("bos", self.bos), ("eos", self.eos)):
             if id is not None and id not in self._bytes:
                 raise ValueError(f"{name}={id} is not in the vocabulary of {self.vocab_size} tokens.")
+        for id in (*template.before, *template.behind) if template else ():
+            if id not in self._bytes:
+                raise ValueError(f"the template puts id {id} around a text, which is not in the vocabulary.")
 
     def _check(self) -> None:
         """Raise ValueError unless each added token has a text and an id of its own."""
-        for id, content, _ in self.added:
+        for id, content, *_ in self.added:
             if not content or id < 0:
                 raise ValueError(f"the added token {content!r} with id {id} needs a text, and an id from 0 up.")
             if (other := self._added_contents[id]) != content:
@@ -60,9 +83,36 @@ class Tokenizer:
                 raise ValueError(f"the added token {content!r} has two ids, {id} and {second}.")
             if id in self.model.vocabulary:
                 raise ValueError(f"the added token {content!r} has the id {id} of {self.model.vocabulary[id]!r}.")
+            if content != repaired(content):
+                raise ValueError(f"the added token {content!r} holds a surrogate, which UTF-8 cannot carry.")
+        if not self.model.vocabulary and not self.added:
+            raise ValueError("the vocabulary is empty.")
 
-    def _first_id(self, *names: str) -> int | None:
-        return next((self._added_ids[name] for name in names if name in self._added_ids), None)
+    @property
+    def usual_bos(self) -> int | None:
+        """The id that begins a document by the template, or by its name."""
+        if self.template and len(self.template.before) == 1:
+            return self.template.before[0]
+        return next((self._added_ids[name] for name in BOS_NAMES if name in self._added_ids), None)
+
+    @property
+    def usual_eos(self) -> int | None:
+        """The id that ends a document by its name."""
+        return next((self._added_ids[name] for name in EOS_NAMES if name in self._added_ids), None)
+
+    def __len__(self) -> int:
+        """How many tokens there are; vocab_size is larger where ids are left out."""
+        return len(self._bytes)
+
+    def __repr__(self) -> str:
+        ends = "".join(
+            f", {name} {id} {self._bytes[id].decode('utf-8', 'replace')!r}"
+            for name, id in (("bos", self.bos), ("eos", self.eos))
+            if id is not None
+        )
+        return f"<Tokenizer: {type(self.model).__name__}, {len(self):,} tokens, {len(self.added):,} of them added{ends}>"
+
+    # Text to ids
 
     def encode(
         self,
@@ -81,13 +131,13 @@ class Tokenizer:
         Raises TypeError for text that is not str, ValueError for a disallowed special token in the text (as tiktoken does) and
         for bos or eos where the vocabulary has none.
         """
-        ids = self._around(bos, "bos")
-        for piece, id in self._pieces(text, allowed_special, disallowed_special):
-            if id is None:
-                ids.extend(self.model.encode(piece))
+        ids = self._end("bos", bos)
+        for part in self._parts(text, allowed_special, disallowed_special):
+            if part.id is None:
+                ids.extend(self.model.encode(part.text))
             else:
-                ids.append(id)
-        return ids + self._around(eos, "eos")
+                ids.append(part.id)
+        return ids + self._end("eos", eos)
 
     def encode_array(
         self,
@@ -101,10 +151,11 @@ class Tokenizer:
     ) -> Any:
         """The same ids as an array of a backend, the one in use where none is named: (tokens,) int32."""
         xp = load_backend(backend).xp
-        arrays = [xp.asarray(self._around(bos, "bos"), dtype=xp.int32)]
-        for piece, id in self._pieces(text, allowed_special, disallowed_special):
-            arrays.append(self.model.encode_array(piece, xp) if id is None else xp.asarray([id], dtype=xp.int32))
-        arrays.append(xp.asarray(self._around(eos, "eos"), dtype=xp.int32))
+        arrays = [xp.asarray(self._end("bos", bos), dtype=xp.int32)]
+        for part in self._parts(text, allowed_special, disallowed_special):
+            found = self.model.encode_array(part.text, xp) if part.id is None else xp.asarray([part.id], dtype=xp.int32)
+            arrays.append(found)
+        arrays.append(xp.asarray(self._end("eos", eos), dtype=xp.int32))
         return xp.concat(arrays, axis=0)
 
     def encode_batch(
@@ -121,12 +172,6 @@ class Tokenizer:
             raise TypeError("texts is one str; encode_batch needs several, such as [text]. For one text use encode.")
         return [self.encode(text, allowed_special, disallowed_special, bos=bos, eos=eos) for text in texts]
 
-    def count(self, text: str, allowed_special: Specials = (), disallowed_special: Specials = "all") -> int:
-        """How many ids a text has."""
-        if len(text) <= LONG:
-            return len(self.encode(text, allowed_special, disallowed_special))
-        return self.encode_array(text, allowed_special, disallowed_special, backend="numpy").shape[0]
-
     def encode_with_offsets(
         self,
         text: str,
@@ -140,29 +185,53 @@ class Tokenizer:
 
         A token that holds part of a character's bytes covers all of it.
         """
-        ids = self._around(bos, "bos")
+        ids = self._end("bos", bos)
         spans = [(0, 0)] * len(ids)
-        position = 0
-        for piece, id in self._pieces(text, allowed_special, disallowed_special):
-            found, places = ([id], [(0, len(piece))]) if id is not None else self.model.encode_with_offsets(piece)
-            ids += found
-            spans += [(position + start, position + end) for start, end in places]
-            position += len(piece)
+        for part in self._parts(text, allowed_special, disallowed_special, aligned=True):
+            if part.id is None:
+                found, places = self.model.encode_with_offsets(part.text)
+                ids += found
+                spans += [_source(part, start, end) for start, end in places]
+            else:
+                ids.append(part.id)
+                spans.append(part.span)
         bounds = bounds_before_repair(text)
-        after = self._around(eos, "eos")
+        after = self._end("eos", eos)
         return ids + after, [(bounds[start], bounds[end]) for start, end in spans] + [(len(text), len(text))] * len(after)
 
-    def _around(self, wanted: bool, name: str) -> list[int]:
-        if not wanted:
-            return []
-        id = getattr(self, name)
-        if id is None:
-            raise ValueError(f"{name}=True needs a token for it, which this vocabulary has not; pass Tokenizer(…, {name}=id).")
-        return [id]
+    def count(self, text: str, allowed_special: Specials = (), disallowed_special: Specials = "all") -> int:
+        """How many ids a text has."""
+        if len(text) <= LONG:
+            return len(self.encode(text, allowed_special, disallowed_special))
+        return self.encode_array(text, allowed_special, disallowed_special, backend="numpy").shape[0]
 
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of the text that the ids stand for. Raises ValueError for an id outside the vocabulary."""
-        return b"".join(self.stretches(ids)) if self.model.prefix else b"".join(map(self.bytes_of, ids))
+    def with_special_tokens(self, ids: Iterable[int]) -> list[int]:
+        """The ids with what the vocabulary's makers put around a text, such as <s> before it; Hugging Face does so by default."""
+        template = self.template or Template()
+        return [*template.before, *ids, *template.behind]
+
+    # Ids to text
+
+    def decode(self, ids: Any, skip_special: bool = False) -> str:
+        """The text that the ids stand for; bytes that are no UTF-8 become U+FFFD.
+
+        ids: whole numbers, as any iterable or as an array (tokens,) of any backend
+        skip_special: whether special tokens are left out
+        Raises ValueError for an id outside the vocabulary or an array of several axes, TypeError for what is no whole number.
+        """
+        return self.decode_bytes(ids, skip_special).decode("utf-8", "replace")
+
+    def decode_bytes(self, ids: Any, skip_special: bool = False) -> bytes:
+        """The bytes of the text that the ids stand for, as in `decode`."""
+        ids = _whole_numbers(ids)
+        tokens = self.stretches(ids) if self.model.prefix else map(self.bytes_of, ids)
+        if skip_special:
+            tokens = (token for id, token in zip(ids, tokens, strict=True) if id not in self._special_ids)
+        return b"".join(tokens)
+
+    def tokens(self, ids: Any) -> list[bytes]:
+        """The bytes of each id, in the middle of a text. Raises as `decode` does."""
+        return list(map(self.bytes_of, _whole_numbers(ids)))
 
     def stretches(self, ids: Iterable[int], begins: bool = True) -> Iterator[bytes]:
         """The bytes of each id, the model's prefix taken off where a stretch of text begins: at first, and after an added token.
@@ -175,26 +244,34 @@ class Tokenizer:
             yield token.removeprefix(prefix) if begins else token
             begins = self.is_added(id)
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text that the ids stand for; bytes that are no UTF-8 become U+FFFD."""
-        return self.decode_bytes(ids).decode("utf-8", "replace")
-
     def bytes_of(self, id: int) -> bytes:
         """The bytes of one token, in the middle of a text. Raises ValueError for an id outside the vocabulary."""
         try:
-            return self._bytes[int(id)]
+            return self._bytes[index(id)]
         except KeyError:
             raise ValueError(f"token id {id} is not in the vocabulary of {self.vocab_size} tokens.") from None
 
     def is_added(self, id: int) -> bool:
         """Whether an id is that of an added token rather than of the model's vocabulary."""
-        return int(id) in self._added_contents
+        return index(id) in self._added_contents
 
-    def id_of(self, content: str) -> int:
-        """The id of an added token, such as "<|endoftext|>". Raises ValueError where there is none of that name."""
-        if content not in self._added_ids:
-            raise ValueError(f"{content!r} is not an added token; there are: {', '.join(sorted(self._added_ids)) or 'none'}.")
-        return self._added_ids[content]
+    def is_special(self, id: int) -> bool:
+        """Whether an id is that of a special token."""
+        return index(id) in self._special_ids
+
+    def id_of(self, content: str | bytes) -> int:
+        """The id of a token: an added one such as "<|endoftext|>", or that of these bytes. Raises ValueError for no token."""
+        if isinstance(content, str) and content in self._added_ids:
+            return self._added_ids[content]
+        if not self._ids:
+            self._ids = {token: id for id, token in sorted(self.model.vocabulary.items(), reverse=True)}
+        data = repaired(content).encode() if isinstance(content, str) else content
+        if data not in self._ids:
+            added = ", ".join(sorted(self._added_ids)) or "none"
+            raise ValueError(f"{content!r} is no token of the vocabulary; added tokens: {added}.")
+        return self._ids[data]
+
+    # Files
 
     @classmethod
     def load(cls, path: str | Path, merges: str | Path | None = None, pattern: str | None = None) -> "Tokenizer":
@@ -214,31 +291,112 @@ class Tokenizer:
 
         save(self, Path(path))
 
-    def _pieces(self, text: str, allowed: Specials, disallowed: Specials) -> Iterator[tuple[str, int | None]]:
-        """The text cut at its added tokens: (stretch of text, None) or (added token, its id)."""
+    # The way of a text
+
+    def _parts(self, text: str, allowed: Specials, disallowed: Specials, aligned: bool = False) -> Iterator[Part]:
+        """The text as its added tokens and the stretches between, normalized. aligned: whether their sources are wanted."""
         if not isinstance(text, str):
             hint = " Decode bytes first: data.decode('utf-8')." if isinstance(text, bytes) else ""
             raise TypeError(f"text is {type(text).__name__}; encode needs str.{hint}")
-        allowed = self.special_tokens if allowed == "all" else self.special_tokens & frozenset(allowed)
-        disallowed = self.special_tokens - allowed if disallowed == "all" else self.special_tokens & frozenset(disallowed)
-        if disallowed and (match := _finder(disallowed).search(text)):
-            raise ValueError(
-                f"the text spells the special token {match.group()!r} at character {match.start()}; pass allowed_special="
-                f"{{{match.group()!r}}} to give it its id, or disallowed_special=() to encode it as ordinary text."
-            )
+        found = self._always | self._allowed(text, allowed, disallowed)
         text = repaired(text)
-        start = 0
-        if found := self._always | allowed:
-            for match in _finder(found).finditer(text):
-                if match.start() > start:
-                    yield text[start : match.start()], None
-                yield match.group(), self._added_ids[match.group()]
-                start = match.end()
-        if start < len(text):
-            yield text[start:], None
+        for first, last, token in self._cut(text, found, normalized=False):
+            stretch = text[first:last]
+            sources: Sequence[Span] = _Places(first, last)
+            if token is not None:
+                yield Part(stretch, token.id, sources, (first, last))
+                continue
+            if self.normalizer is not None:
+                if aligned:
+                    stretch, own = self.normalizer.aligned(stretch)
+                    sources = [(first + start, first + end) for start, end in own]
+                else:
+                    stretch = self.normalizer.apply(stretch)
+            for start, end, inner in self._cut(stretch, found, normalized=True):
+                whole = (sources[start][0], sources[end - 1][1]) if aligned else (first, last)
+                yield Part(stretch[start:end], inner.id if inner else None, sources[start:end] if aligned else (), whole)
+
+    def _allowed(self, text: str, allowed: Specials, disallowed: Specials) -> frozenset[str]:
+        """The special tokens that are allowed. Raises ValueError where the text spells one that it must not."""
+        permitted = self.special_tokens if allowed == "all" else self.special_tokens & frozenset(allowed)
+        refused = self.special_tokens - permitted if disallowed == "all" else self.special_tokens & frozenset(disallowed)
+        if refused:
+            pattern = self._finder(refused, None).pattern
+            if pattern and (match := pattern.search(text)):
+                raise ValueError(
+                    f"the text spells the special token {match.group()!r} at character {match.start()}; pass allowed_special="
+                    f"{{{match.group()!r}}} to give it its id, or disallowed_special=() to encode it as ordinary text."
+                )
+        return permitted
+
+    def _cut(self, text: str, contents: frozenset[str], normalized: bool) -> Iterable[Stretch]:
+        """The text cut at those of the added tokens that are looked for before it is normalized, or after."""
+        finder = self._finder(contents, normalized)
+        if finder.pattern is None:
+            return (Stretch(0, len(text), None),) if text else ()
+        return finder.cut(text)
+
+    def _finder(self, contents: frozenset[str], normalized: bool | None) -> Finder:
+        """What finds those of the tokens that are normalized, or not; all, as they are spelled, where that is None."""
+        finder = self._finders.get((contents, normalized))
+        if finder is None:
+            tokens = [t for t in self.added if t.content in contents and normalized in (None, t.normalized)]
+            tokens.sort(key=lambda token: not token.special)
+            spelled = [(self._normalized(t.content) if normalized else t.content, t) for t in tokens]
+            finder = self._finders[contents, normalized] = Finder((content, t) for content, t in spelled if content)
+        return finder
+
+    def _normalized(self, text: str) -> str:
+        return text if self.normalizer is None else self.normalizer.apply(text)
+
+    def _end(self, name: Literal["bos", "eos"], wanted: bool) -> list[int]:
+        """The id at an end of a document, where it is wanted."""
+        if not wanted:
+            return []
+        id = self.bos if name == "bos" else self.eos
+        if id is None:
+            raise ValueError(f"{name}=True needs a token for it, and this vocabulary has none; pass Tokenizer(…, {name}=id).")
+        return [id]
 
 
-@lru_cache(maxsize=64)
-def _finder(contents: frozenset[str]) -> re.Pattern:
-    """Finds any of these strings, the longest where several begin."""
-    return re.compile("|".join(map(re.escape, sorted(contents, key=len, reverse=True))))
+class _Places(Sequence[Span]):
+    """The spans of characters first … last − 1, each its own."""
+
+    def __init__(self, first: int, last: int):
+        self.first, self.last = first, last
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            start, stop, _ = place.indices(len(self))
+            return _Places(self.first + start, self.first + stop)
+        return self.first + place, self.first + place + 1
+
+
+def _source(part: Part, start: int, end: int) -> Span:
+    """The characters of the repaired text that those of a part come from; where there are none, the place between."""
+    if start < end:
+        return part.sources[start][0], part.sources[end - 1][1]
+    place = part.sources[start][0] if start < len(part.text) else part.span[1]
+    return place, place
+
+
+def _whole_numbers(ids: Any) -> list[int]:
+    """Ids as a list of int. Raises ValueError and TypeError as `Tokenizer.decode` does."""
+    if hasattr(ids, "shape"):
+        array = ids if hasattr(ids, "tolist") else namespace(ids).to_numpy(ids)
+        if len(array.shape) != 1:
+            raise ValueError(f"ids has shape {tuple(array.shape)}; decode needs (tokens,). For a batch decode each row.")
+        ids = array.tolist()
+    elif isinstance(ids, (str, bytes, Mapping)) or not isinstance(ids, Iterable):
+        raise TypeError(f"ids is {type(ids).__name__}; decode needs token ids, such as [1, 2]. For one id write [id].")
+    ids = list(ids)
+    if set(map(type, ids)) <= {int}:
+        return ids
+    try:
+        return [index(id) for id in ids]
+    except TypeError:
+        wrong = next(id for id in ids if not hasattr(id, "__index__"))
+        raise TypeError(f"token id {wrong!r} is {type(wrong).__name__}; ids are whole numbers.") from None

@@ -116,7 +116,7 @@ def test_the_worked_example_makes_six_pairs(gpt2):
         (lambda t: t.encode(["a", "b"]), TypeError, r"text is list; encode needs str\."),
         (lambda t: t.decode([1024]), ValueError, r"token id 1024 is not in the vocabulary of 1024 tokens\."),
         (lambda t: t.decode(np.array([-1])), ValueError, r"token id -1 is not in the vocabulary of 1024 tokens\."),
-        (lambda t: t.id_of("<pad>"), ValueError, r"'<pad>' is not an added token; there are: <\|endoftext\|>\."),
+        (lambda t: t.id_of("<pad>"), ValueError, r"'<pad>' is no token of the vocabulary; added tokens: <\|endoftext\|>\."),
         (
             lambda t: Tokenizer(t.model, [AddedToken(5, "<a>", True), AddedToken(5, "<b>", True)]),
             ValueError,
