@@ -4,6 +4,7 @@ from . import (
     numpy_activations,
     numpy_adamw,
     numpy_attention,
+    numpy_byte_level,
     numpy_cross_entropy,
     numpy_embedding,
     numpy_linear,
@@ -22,4 +23,5 @@ KERNELS = {
     **numpy_cross_entropy.KERNELS,
     **numpy_adamw.KERNELS,
     **numpy_training.KERNELS,
+    **numpy_byte_level.KERNELS,
 }

@@ -1,17 +1,28 @@
-"""The byte-level BPE model (Radford et al. 2019): words by a pattern, GPT-2's or another, each merged on its own."""
+"""The byte-level BPE model (Radford et al. 2019): words by a pattern, GPT-2's or another, each merged on its own.
 
+A short text is encoded word by word, with words remembered; a long one all at once, by arrays. The ids are the same.
+"""
+
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from refllm.array_api import load, namespace
 from refllm.tokenizer.byte_pair import Merge, merge_word
+from refllm.tokenizer.encode_words import encode_words, moved, unmade_tokens, word_vocabulary
+from refllm.tokenizer.merge_words import merge_table
 from refllm.tokenizer.model import Span
 from refllm.tokenizer.offsets import spans_of_bytes
 from refllm.tokenizer.rank_merges import RankMerges
 from refllm.tokenizer.remembered import RememberedWords
 from refllm.tokenizer.words.patterns import GPT2, compiled
-from refllm.tokenizer.words.pretokenize import chunked, words
+from refllm.tokenizer.words.pretokenize import chunked, code_points, words
+from refllm.tokenizer.words.starts import has_array_form, word_starts
+
+LONG = 4096  # characters; from here on arrays are quicker than words remembered one by one
+PIECE = 1 << 22  # characters whose arrays are held at once
 
 
 class ByteLevelBPE:
@@ -40,9 +51,13 @@ class ByteLevelBPE:
         self.pattern = pattern
         self.whole_words = whole_words
         compiled(pattern)  # raises where it cannot be
-        self._whole = ids if whole_words else {}
-        self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
+        byte_ids = np.array([ids[bytes([byte])] for byte in range(256)], np.int32)
+        table, unsure = merges_and_unsure(merges, ids)
+        unmade = unmade_tokens(unsure, byte_ids, table)
+        self._whole = ids if whole_words or not unmade else {token: ids[token] for token in ids if token not in unmade}
+        self._byte_ids = byte_ids.tolist()
         self._word_ids = RememberedWords(self._encode_word)
+        self._tables = {"numpy": word_vocabulary(self._whole, byte_ids, table, unmade if whole_words else {})}
 
     @classmethod
     def from_merges(
@@ -66,13 +81,18 @@ class ByteLevelBPE:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text that UTF-8 can carry."""
-        word_ids = self._word_ids
-        return [id for word in words(text, self.pattern) for id in word_ids[word]]
+        if len(text) < LONG:
+            word_ids = self._word_ids
+            return [id for word in words(text, self.pattern) for id in word_ids[word]]
+        ids: list[int] = []
+        for piece in chunked(text, self.pattern, PIECE):
+            ids += self._ints.take(self._encode_piece(piece, load("numpy").xp)).tolist()
+        return ids
 
     def encode_array(self, text: str, xp: Any) -> Any:
         """The same ids as an array of xp's backend: (tokens,) int32."""
-        pieces = [np.array(self.encode(piece), np.int32) for piece in chunked(text, self.pattern)]
-        return xp.from_numpy(np.concatenate(pieces) if pieces else np.zeros(0, np.int32))
+        pieces = [self._encode_piece(piece, xp) for piece in chunked(text, self.pattern, PIECE)]
+        return xp.concat(pieces, axis=0) if pieces else xp.zeros(0, dtype=xp.int32)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
         """The same ids, and the characters of the text that each covers; one that holds part of a character covers all of it."""
@@ -84,3 +104,48 @@ class ByteLevelBPE:
         if data in self._whole:
             return [self._whole[data]]
         return merge_word([self._byte_ids[byte] for byte in data], self.merges)
+
+    def _encode_piece(self, text: str, xp: Any) -> Any:
+        """The ids of a text as an array of xp's backend: (tokens,) int32."""
+        backend = xp.__name__
+        if backend not in self._tables:
+            self._tables[backend] = moved(self._tables["numpy"], xp)
+        return encode_words(*word_bytes(text, self.pattern, xp), self._tables[backend])
+
+    @functools.cached_property
+    def _ints(self) -> np.ndarray:
+        """The ids as Python's ints, which all lists share: (V,) object."""
+        return np.arange(max(self.vocabulary) + 1).astype(object)
+
+
+def merges_and_unsure(merges: dict[tuple[int, int], Merge] | RankMerges, ids: Mapping[bytes, int]):
+    """The merges as arrays of NumPy, and the tokens that they may not make."""
+    if isinstance(merges, RankMerges):
+        merges = {pair: merges.get(pair) for pair in merges.pairs()}
+        made = {merge.id for merge in merges.values()}
+        ids = {token: id for token, id in ids.items() if len(token) > 1 and id not in made}
+    return merge_table(merges, load("numpy").xp), ids
+
+
+def word_bytes(text: str, pattern: str, xp: Any) -> tuple[Any, Any]:
+    """A text in UTF-8, (N,) uint8, and the bytes where its words start, (W,) int32, as arrays of xp's backend."""
+    data, starts, end = [], [], 0
+    for chunk in chunked(text, pattern):
+        encoded = np.frombuffer(chunk.encode(), np.uint8)
+        data.append(xp.from_numpy(encoded))
+        starts.append(end + starts_in_bytes(chunk, data[-1], pattern))
+        end += encoded.size
+    return xp.concat(data, axis=0), xp.concat(starts, axis=0)
+
+
+def starts_in_bytes(text: str, data: Any, pattern: str) -> Any:
+    """The bytes where the words of a text start: (W,) int32. data: (N,) uint8, the text in UTF-8"""
+    xp = namespace(data)
+    if not has_array_form(pattern):
+        lengths = np.array([len(word.encode()) for word in words(text, pattern)], np.int32)
+        return xp.from_numpy(np.cumsum(lengths, dtype=np.int32) - lengths)
+    starts = word_starts(xp.from_numpy(code_points(text)), pattern)
+    characters = xp.arange(data.shape[0], dtype=xp.int32)
+    if data.shape != starts.shape:
+        characters = xp.compress(characters, (data & 0xC0) != 0x80)  # every byte but a continuation begins a character
+    return xp.compress(characters, starts)

@@ -1,0 +1,203 @@
+"""Byte-level BPE for NumPy: words that are tokens found in a hash table, and of the rest each different word merged once.
+
+A word of up to 7 bytes with its length is one 64-bit key, one of up to 15 bytes two, so equal keys are equal words.
+Longer words are told apart by all their bytes, eight at a time, and merged. Most words are short, and most are tokens.
+"""
+
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from refllm.array_api import OPS
+
+BLOCK = 1 << 15  # words whose intermediate arrays stay in the cache
+LONGEST = 256  # bytes; longer words are merged each time they come
+WORD = np.dtype("<u8")  # so that the first byte is the lowest
+BYTES = np.array([2 ** (8 * n) - 1 for n in range(9)], WORD)  # the mask of the first n bytes
+LENGTHS = np.array([n << 56 for n in range(8)] + [0], WORD)  # what marks a key of n bytes, in a byte that it leaves free
+SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / golden ratio, odd: a product's high bits depend on all bits (Knuth, volume 3, 6.4)
+
+
+def encode_words(data, starts, vocabulary):
+    if not starts.size:
+        return np.zeros(0, np.int32)
+    tables = _TABLES.get(vocabulary)
+    if tables is None:
+        tables = _TABLES[vocabulary] = whole_word_tables(vocabulary)
+    data, eights = readable(data)
+    starts = starts.astype(np.intp)
+    lengths = np.diff(starts, append=data.size - 8)
+    ids = np.empty(starts.size, np.int32)
+    for first in range(0, starts.size, BLOCK):
+        block = slice(first, first + BLOCK)
+        ids[block] = whole_word_ids(eights, starts[block], lengths[block], tables)
+    missed = np.flatnonzero(ids < 0)
+    if not missed.size:
+        return ids
+    starts, lengths = starts[missed], lengths[missed]
+    chosen, which = distinct(eights, starts, lengths)
+    lengths = lengths[chosen]
+    begins = np.cumsum(lengths) - lengths
+    symbols = vocabulary.byte_ids.take(data.take(spans(starts[chosen], lengths)))
+    symbols, begins = OPS["merge_words"](symbols, begins, vocabulary.merges)
+    if vocabulary.spellings is not None:
+        symbols, begins = OPS["whole_words"](symbols, begins, vocabulary.spellings)
+    return filled(ids, missed, symbols, begins[which], np.diff(begins, append=symbols.size)[which])
+
+
+def readable(data) -> tuple[Any, Any]:
+    """The bytes with eight more, and the eight bytes from each position on: (N,) uint64."""
+    data = np.concatenate([data, np.zeros(8, np.uint8)])
+    return data, as_strided(data[:8].view(WORD), (data.size - 7,), (1,))
+
+
+def spans(starts, lengths):
+    """The positions start … start + length − 1 of each span, one after another."""
+    offsets = starts - (np.cumsum(lengths) - lengths)
+    return np.repeat(offsets, lengths) + np.arange(lengths.sum())
+
+
+def filled(ids, missed, symbols, begins, counts):
+    """The ids, those of words missed replaced by symbols[begins:begins + counts]."""
+    total = np.ones(ids.size, np.intp)
+    total[missed] = counts
+    places = np.cumsum(total) - total
+    result = np.repeat(ids, total)
+    result[spans(places[missed], counts)] = symbols.take(spans(begins, counts))
+    return result
+
+
+class Table(NamedTuple):
+    """An open-addressed hash table: a key lies at its hash, or behind it, before any slot that is empty."""
+
+    keys: tuple[Any, ...]  # the parts of the keys, (slots,) uint64 each
+    ids: Any  # (slots,) int32, −1 where empty
+    shift: Any  # what leaves a slot's number of a hash
+
+
+_TABLES: WeakKeyDictionary[Any, tuple[Table, Table]] = WeakKeyDictionary()
+
+
+def whole_word_tables(vocabulary) -> tuple[Table, Table]:
+    """The tokens of up to 7 bytes, and those of 8 to 15."""
+    _, eights = readable(vocabulary.whole_bytes)
+    starts = vocabulary.whole_starts.astype(np.intp)
+    lengths = np.diff(starts, append=vocabulary.whole_bytes.size)
+    short, middle = np.flatnonzero(lengths < 8), np.flatnonzero((lengths >= 8) & (lengths < 16))
+    return (
+        hash_table(short_keys(eights, starts[short], lengths[short]), vocabulary.whole[short]),
+        hash_table(middle_keys(eights, starts[middle], lengths[middle]), vocabulary.whole[middle]),
+    )
+
+
+def short_keys(eights, starts, lengths):
+    """The keys of words; those of up to 7 bytes are their own."""
+    n = np.minimum(lengths, 8)
+    return (eights.take(starts) & BYTES.take(n) | LENGTHS.take(n),)
+
+
+def middle_keys(eights, starts, lengths):
+    """The keys of words of 8 to 15 bytes, of two parts each."""
+    return eights.take(starts), *short_keys(eights, starts + 8, lengths - 8)
+
+
+def hashed(keys):
+    """A hash of keys, their parts' bits spread over all of it: (W,) uint64."""
+    total = keys[0] * SPREAD
+    for key in keys[1:]:
+        total = (total ^ total >> np.uint64(32) ^ key) * SPREAD
+    return total
+
+
+def hash_table(keys, ids) -> Table:
+    """The table in which each key has its id, at least three quarters of it empty."""
+    bits = int(4 * ids.size).bit_length()
+    table = Table(tuple(np.zeros(1 << bits, WORD) for _ in keys), np.full(1 << bits, -1, np.int32), np.uint64(64 - bits))
+    slots = (hashed(keys) >> table.shift).view(np.int64)
+    left = np.arange(ids.size)
+    while left.size:
+        free = left[table.ids[slots[left]] < 0]
+        table.ids[slots[free]] = ids[free]
+        for column, key in zip(table.keys, keys, strict=True):
+            column[slots[free]] = key[free]
+        left = left[table.ids[slots[left]] != ids[left]]
+        slots[left] = slots[left] + 1 & (1 << bits) - 1
+    return table
+
+
+def find(table, keys):
+    """The ids of keys: (W,) int32, −1 for those that the table lacks."""
+    slots = (hashed(keys) >> table.shift).view(np.int64)
+    ids = table.ids.take(slots)
+    other = differs(table, slots, keys)
+    left = np.flatnonzero(other & (ids >= 0))
+    ids[other] = -1
+    keys, slots = tuple(key[left] for key in keys), slots[left]
+    while left.size:
+        slots = slots + 1 & table.ids.size - 1
+        found, other = table.ids.take(slots), differs(table, slots, keys)
+        ids[left[~other]] = found[~other]
+        go = other & (found >= 0)
+        keys, slots, left = tuple(key[go] for key in keys), slots[go], left[go]
+    return ids
+
+
+def differs(table, slots, keys):
+    """Whether other keys stand in the slots: (W,) bool."""
+    other = table.keys[0].take(slots) != keys[0]
+    for column, key in zip(table.keys[1:], keys[1:], strict=True):
+        other |= column.take(slots) != key
+    return other
+
+
+def whole_word_ids(eights, starts, lengths, tables):
+    """The ids of the words that are tokens of up to 15 bytes: (W,) int32, −1 for the others."""
+    short, middle = tables
+    ids = find(short, short_keys(eights, starts, lengths))
+    longer = np.flatnonzero(lengths > 7)
+    ids[longer] = -1
+    longer = longer[lengths[longer] < 16]
+    ids[longer] = find(middle, middle_keys(eights, starts[longer], lengths[longer]))
+    return ids
+
+
+def distinct(eights, starts, lengths):
+    """One of each different word: (D,), and for each word which of these it is: (W,)."""
+    hashes = whole_hashes(eights, starts, lengths)
+    order = np.argsort(hashes)
+    starts, lengths, hashes = starts[order], lengths[order], hashes[order]
+    same = (hashes[1:] == hashes[:-1]) & (lengths[1:] == lengths[:-1]) & (lengths[1:] <= LONGEST)
+    left = np.flatnonzero(same)
+    for place in range(0, LONGEST, 8):
+        left = left[lengths[left] > place]
+        if not left.size:
+            break
+        equal = part(eights, starts[left], lengths[left], place) == part(eights, starts[left + 1], lengths[left], place)
+        same[left[~equal]] = False
+        left = left[equal]
+    first = np.append(True, ~same)
+    which = np.empty(order.size, np.intp)
+    which[order] = np.cumsum(first) - 1
+    return order[first], which
+
+
+def whole_hashes(eights, starts, lengths):
+    """A hash of each word, of its first LONGEST bytes: (W,) uint64."""
+    hashes = hashed((part(eights, starts, lengths, 0), lengths.astype(WORD)))
+    left = np.arange(starts.size)
+    for place in range(8, LONGEST, 8):
+        left = left[lengths[left] > place]
+        if not left.size:
+            break
+        hashes[left] = hashed((hashes[left], part(eights, starts[left], lengths[left], place)))
+    return hashes
+
+
+def part(eights, starts, lengths, place):
+    """The bytes from place on, up to eight of each word: (W,) uint64."""
+    return eights.take(starts + place) & BYTES.take(np.minimum(lengths - place, 8))
+
+
+KERNELS = {"encode_words": encode_words}
