@@ -11,6 +11,7 @@ from . import (
     numpy_norms,
     numpy_rope,
     numpy_training,
+    numpy_words,
 )
 
 KERNELS = {
@@ -23,5 +24,6 @@ KERNELS = {
     **numpy_cross_entropy.KERNELS,
     **numpy_adamw.KERNELS,
     **numpy_training.KERNELS,
+    **numpy_words.KERNELS,
     **numpy_byte_level.KERNELS,
 }
