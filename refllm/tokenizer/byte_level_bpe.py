@@ -22,6 +22,7 @@ from refllm.tokenizer.words.pretokenize import chunked, code_points, words
 from refllm.tokenizer.words.starts import has_array_form, word_starts
 
 LONG = 4096  # characters; from here on arrays are quicker than words remembered one by one
+LARGEST = 2**31 - 1  # above every id
 PIECE = 1 << 22  # characters whose arrays are held at once
 
 
@@ -42,10 +43,12 @@ class ByteLevelBPE:
         pattern: str = GPT2,
         whole_words: bool = False,
     ):
-        ids = {token: id for id, token in vocabulary.items()}
+        ids = {token: id for id, token in vocabulary.items() if token}
         missing = [byte for byte in range(256) if bytes([byte]) not in ids]
         if missing:
             raise ValueError(f"the vocabulary lacks {len(missing)} of the 256 bytes, such as 0x{missing[0]:02x}; it needs all.")
+        if not 0 <= min(vocabulary) <= max(vocabulary) < LARGEST:
+            raise ValueError(f"the ids go from {min(vocabulary)} to {max(vocabulary)}; they must be from 0 up and below 2^31 - 1.")
         self.vocabulary = dict(vocabulary)
         self.merges = merges
         self.pattern = pattern
