@@ -17,14 +17,16 @@ ROUNDS = 500  # for signs, marks and newlines that depend on one another, before
 
 def gpt2_word_starts(points, table):
     _, p, x, n = neighbours(points, table)
-    white, p_white = x >= BLANK, p >= BLANK
-    alike = is_letter(p) == is_letter(x)
-    alike &= (p == NUMBER) == (x == NUMBER)
-    starts = p_white | ~alike
-    starts &= p != SPACE
+    unlike = is_letter(p) != is_letter(x)
+    unlike |= (p == NUMBER) != (x == NUMBER)
+    unlike |= p >= BLANK
+    unlike &= p != SPACE
+    unlike &= x < BLANK
     last = n < BLANK
     last &= n != END
-    np.copyto(starts, ~p_white | last, where=white)
+    last |= p < BLANK
+    last &= x >= BLANK
+    starts = unlike | last
     starts[:1] = True
     places, letters = contractions(points, starts & (x == APOSTROPHE) & is_letter(n), 0)
     starts[places + 1] = False
@@ -104,7 +106,7 @@ def o200k_word_starts(points, table, digits):
 def neighbours(points, table):
     """The kinds of the characters two before and one before each, its own, and that of the one behind: four times (N,) uint8."""
     kinds = np.zeros(points.size + 3, np.uint8)
-    kinds[2:-1] = table[points]
+    kinds[2:-1] = table.take(points)
     return kinds[:-3], kinds[1:-2], kinds[2:-1], kinds[3:]
 
 
