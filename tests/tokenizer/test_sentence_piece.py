@@ -101,6 +101,8 @@ def test_a_vocabulary_with_a_gap_is_refused():
         SentencePieceBPE({0: "a"}, {}, byte_ids=range(1, 4))
     with pytest.raises(ValueError, match=r"^the vocabulary has an empty piece\.$"):
         SentencePieceBPE({0: ""}, {}, unknown=1)
+    with pytest.raises(ValueError, match=r"^the vocabulary has the id 16777216; ids here are below 16777216\.$"):
+        SentencePieceBPE({1 << 24: "a"}, {}, unknown=1)
 
 
 @pytest.fixture(scope="session")

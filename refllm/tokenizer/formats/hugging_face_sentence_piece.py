@@ -5,7 +5,8 @@ from typing import Any
 
 from refllm.tokenizer.byte_pair import Merge
 from refllm.tokenizer.formats.hugging_face_parts import bpe, read_merges, read_vocabulary, require
-from refllm.tokenizer.sentence_piece import CHARACTERS, ESCAPED_SPACE, SentencePieceBPE
+from refllm.tokenizer.sentence_piece import ESCAPED_SPACE, SentencePieceBPE
+from refllm.tokenizer.sentence_piece_arrays import CHARACTERS
 
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 PREPEND = {"type": "Prepend", "prepend": ESCAPED_SPACE}
