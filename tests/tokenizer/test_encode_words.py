@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from refllm.array_api import kernels, load
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
 from refllm.tokenizer.encode_words import encode_words, moved, spelled, spellings_of, whole_words
+from refllm.tokenizer.rank_merges import RankMerges
 
 BYTES = {i: bytes([i]) for i in range(256)}
 # ab, abc and bc are merged; no merge makes abcd, bca or a token of 20 bytes
@@ -25,9 +26,17 @@ PAIRS = [(97, 98), (256, 99), (98, 99), (100, 100), (262, 262)]
 WORDS = st.lists(st.text("abcd", min_size=1, max_size=40) | st.sampled_from(["abcd", "bca", "abc" * 6 + "da"]), max_size=30)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["by merges", "whole words"])
+MODELS = {
+    "by merges": ByteLevelBPE.from_merges(SMALL, PAIRS),
+    "whole words": ByteLevelBPE.from_merges(SMALL, PAIRS, whole_words=True),
+    "by ranks": ByteLevelBPE(SMALL, RankMerges(SMALL)),
+    "by ranks, whole words": ByteLevelBPE(SMALL, RankMerges(SMALL), whole_words=True),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
 def model(request):
-    return ByteLevelBPE.from_merges(SMALL, PAIRS, whole_words=request.param)
+    return MODELS[request.param]
 
 
 def on(backend, words, model):

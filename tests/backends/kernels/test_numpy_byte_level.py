@@ -1,0 +1,82 @@
+"""NumPy's kernel for the words of byte-level BPE: its hash table, and words told apart."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refllm.array_api import OPS, kernels, load
+from refllm.backends.kernels import numpy_byte_level
+from refllm.backends.kernels.numpy_byte_level import distinct, find, hash_table, readable
+from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
+
+KEYS = st.lists(st.integers(0, 2**64 - 1) | st.integers(1, 50), min_size=1, max_size=60, unique=True)
+# few bytes, zero among them, and lengths around those at which keys and comparisons change
+WORDS = st.lists(
+    st.text("\0ab", min_size=1, max_size=20) | st.builds("{}{}".format, st.text("ab", max_size=2), st.just("a" * 300))
+)
+TOKENS = [b"\0a", b"a\0", b"ab", b"\0\0", b"abab", b"aa", b"aaaa", b"a" * 7, b"a" * 8, b"b" * 15, b"b" * 16, b"a\0\0\0\0\0\0\0\3"]
+BYTES = {i: bytes([i]) for i in range(256)}
+
+
+@pytest.fixture(autouse=True)
+def on():
+    """Kernels on, whatever REFLLM_KERNELS says."""
+    backend = load("numpy")
+    with kernels(backend, backend.kernels):
+        yield
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["by merges", "whole words"])
+def model(request):
+    pairs = [(97, 98), (0, 97), (97, 0), (97, 97), (0, 0)]
+    vocabulary = BYTES | dict(enumerate(TOKENS, 256))
+    return ByteLevelBPE.from_merges(vocabulary, pairs, whole_words=request.param)
+
+
+@given(keys=KEYS, others=KEYS, parts=st.integers(1, 2))
+def test_a_hash_table_finds_its_keys_and_no_others(keys, others, parts):
+    def of(numbers):
+        array = np.array(numbers, np.uint64)
+        return (array,) if parts == 1 else (array // 7, array % 7)
+
+    table = hash_table(of(keys), np.arange(len(keys), dtype=np.int32) + 5)
+    ids = dict(zip(keys, range(5, 5 + len(keys)), strict=True))
+    assert find(table, of(keys + others)).tolist() == [ids.get(key, -1) for key in keys + others]
+
+
+def test_keys_that_share_a_hash_stand_behind_each_other(monkeypatch):
+    monkeypatch.setattr(numpy_byte_level, "SPREAD", np.uint64(0))
+    keys = (np.arange(1, 40, dtype=np.uint64),)
+    table = hash_table(keys, np.arange(39, dtype=np.int32))
+    assert find(table, (np.arange(1, 60, dtype=np.uint64),)).tolist() == [*range(39), *[-1] * 20]
+
+
+@pytest.mark.parametrize("spread", [numpy_byte_level.SPREAD, np.uint64(0)], ids=["spread", "all hashes alike"])
+@given(words=WORDS.filter(bool))
+def test_equal_words_are_one_and_others_are_not(words, spread):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numpy_byte_level, "SPREAD", spread)
+        data, eights = readable(np.frombuffer("".join(words).encode(), np.uint8))
+        lengths = np.array([len(word) for word in words])
+        chosen, which = distinct(eights, np.cumsum(lengths) - lengths, lengths)
+    assert [words[i] for i in chosen[which]] == words
+    if spread:
+        short = [word for word in words if len(word) <= numpy_byte_level.LONGEST]
+        assert len(chosen) == len(set(short)) + len(words) - len(short)
+
+
+@given(words=WORDS.filter(bool))
+def test_the_kernel_gives_the_ids_that_each_word_has_alone(model, words):
+    lengths = np.array([len(word) for word in words])
+    data = np.frombuffer("".join(words).encode(), np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numpy_byte_level, "BLOCK", 3)
+        ids = OPS["encode_words"](data, (np.cumsum(lengths) - lengths).astype(np.int32), model._tables["numpy"])
+    assert ids.tolist() == [id for word in words for id in model._encode_word(word)]
+    assert ids.dtype == np.int32
+
+
+def test_no_words_have_no_ids(model):
+    empty = np.zeros(0, np.int32)
+    assert OPS["encode_words"](empty.astype(np.uint8), empty, model._tables["numpy"]).tolist() == []
