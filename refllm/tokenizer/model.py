@@ -6,6 +6,7 @@ The models are ByteLevelBPE, SentencePieceBPE, Unigram and WordPiece; `Tokenizer
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+MOST_IDS = 1 << 22  # ids are below, so that no damaged file makes tables of every id too large to hold
 Span = tuple[int, int]  # the first character, and the one behind the last
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from refllm.array_api import Backend, namespace
 from refllm.array_api import load as load_backend
 from refllm.tokenizer.added_tokens import AddedToken, Finder, Stretch
-from refllm.tokenizer.model import Model, Span
+from refllm.tokenizer.model import MOST_IDS, Model, Span
 from refllm.tokenizer.normalizers import Normalizer
 from refllm.tokenizer.template import Template
 from refllm.tokenizer.text import bounds_before_repair, repaired
@@ -63,20 +63,22 @@ class Tokenizer:
         self.special_tokens = frozenset(self._added_ids) - self._always
         self._special_ids = frozenset(token.id for token in self.added if token.special)
         self._finders: dict[tuple[frozenset[str], bool | None], Finder] = {}
+        for id in (*template.before, *template.behind) if template else ():
+            if id not in self._bytes:
+                raise ValueError(f"the template puts id {id} around a text, which is not in the vocabulary.")
         self.bos = self.usual_bos if bos is None else bos
         self.eos = self.usual_eos if eos is None else eos
         for name, id in (("bos", self.bos), ("eos", self.eos)):
             if id is not None and id not in self._bytes:
                 raise ValueError(f"{name}={id} is not in the vocabulary of {self.vocab_size} tokens.")
-        for id in (*template.before, *template.behind) if template else ():
-            if id not in self._bytes:
-                raise ValueError(f"the template puts id {id} around a text, which is not in the vocabulary.")
 
     def _check(self) -> None:
         """Raise ValueError unless each added token has a text and an id of its own."""
         for id, content, *_ in self.added:
-            if not content or id < 0:
-                raise ValueError(f"the added token {content!r} with id {id} needs a text, and an id from 0 up.")
+            if not content or not 0 <= id < MOST_IDS:
+                raise ValueError(
+                    f"the added token {content!r} with id {id} needs a text, and an id from 0 up, below {MOST_IDS:,}."
+                )
             if (other := self._added_contents[id]) != content:
                 raise ValueError(f"the added tokens {content!r} and {other!r} share id {id}.")
             if (second := self._added_ids[content]) != id:

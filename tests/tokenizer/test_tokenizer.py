@@ -130,7 +130,7 @@ def test_the_worked_example_makes_six_pairs(gpt2):
         (
             lambda t: Tokenizer(t.model, [AddedToken(5, "", True)]),
             ValueError,
-            r"the added token '' with id 5 needs a text, and an id from 0 up\.",
+            r"the added token '' with id 5 needs a text, and an id from 0 up, below 4,194,304\.",
         ),
         (lambda t: Tokenizer(t.model, [AddedToken(5, "<a>", True)]), ValueError, r"the added token '<a>' has the id 5 of b'&'\."),
         (lambda t: Tokenizer(t.model, eos=5000), ValueError, r"eos=5000 is not in the vocabulary of 1023 tokens\."),

@@ -5,23 +5,34 @@ from pathlib import Path
 from typing import Any
 
 from refllm.atomic import write_atomically
+from refllm.tokenizer.added_tokens import AddedToken
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
 from refllm.tokenizer.formats import hugging_face_byte_level, hugging_face_sentence_piece
+from refllm.tokenizer.formats.hugging_face_normalizers import describe_normalizer, read_normalizer
 from refllm.tokenizer.formats.hugging_face_parts import require
+from refllm.tokenizer.formats.hugging_face_post_processor import describe_post_processor, read_post_processor
+from refllm.tokenizer.pre_split import PreSplit
 from refllm.tokenizer.sentence_piece import SentencePieceBPE
-from refllm.tokenizer.tokenizer import AddedToken, Tokenizer
+from refllm.tokenizer.tokenizer import Tokenizer
+
+CONFIG = "tokenizer_config.json"
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def load(path: Path) -> Tokenizer:
-    """Open a tokenizer.json. Raises ValueError for a file that is damaged, or has a part that is not known."""
+    """Open a tokenizer.json, with the tokenizer_config.json beside it if there is one, which tells bos and eos.
+
+    Raises ValueError for a file that is damaged, or has a part that is not known.
+    """
     document = _read_json(path)
     if "model" not in document:
         raise ValueError(f"{path} is no tokenizer.json: it has no 'model'. For a vocab.json pass its merges.txt too: merges=….")
+    config = _read_json(path.with_name(CONFIG)) if path.with_name(CONFIG).is_file() else {}
     try:
-        return _from_document(document)
+        return _from_document(document, config)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not built as a tokenizer.json ({type(error).__name__}: {error}); write it again.") from None
 
 
@@ -41,51 +52,93 @@ def load_vocab_and_merges(vocab: Path, merges: Path) -> Tokenizer:
 
 
 def save(tokenizer: Tokenizer, path: Path) -> None:
-    """Write tokenizer.json at path, or in the folder path; the old file stays whole until the new one is."""
+    """Write tokenizer.json at path, or in the folder path; the old file stays whole until the new one is.
+
+    Where neither its names nor its template tell which tokens begin and end a document, a tokenizer_config.json beside it does.
+    """
     if path.is_dir():
         path = path / "tokenizer.json"
-    write_atomically(path, json.dumps(to_document(tokenizer), ensure_ascii=False, indent=1).encode())
+    document = json.dumps(to_document(tokenizer), ensure_ascii=False, indent=1).encode()
+    ends = _ends(tokenizer)
+    write_atomically(path, document)
+    if ends:
+        config = json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"} | ends, ensure_ascii=False, indent=2)
+        write_atomically(path.with_name(CONFIG), config.encode() + b"\n")
 
 
 def to_document(tokenizer: Tokenizer) -> dict[str, Any]:
     """The content of tokenizer.json. Raises ValueError for a model that it cannot hold."""
     model, added = tokenizer.model, [(token.content, token.id) for token in tokenizer.added]
+    spelled = {id: content for content, id in added}
     if isinstance(model, SentencePieceBPE):
         parts = hugging_face_sentence_piece.describe(model, added)
-    elif isinstance(model, ByteLevelBPE):
-        parts = hugging_face_byte_level.describe(model, added)
+    elif isinstance(model, (ByteLevelBPE, PreSplit)):
+        parts = {"normalizer": describe_normalizer(tokenizer.normalizer)} | hugging_face_byte_level.describe(model, added)
     else:
         raise ValueError(f"a tokenizer.json of a {type(model).__name__} model is not written here.")
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {"id": token.id, "content": token.content, **flags, "special": token.special} for token in tokenizer.added
-        ],
-        "post_processor": None,
+        "added_tokens": [_describe_token(token) for token in sorted(tokenizer.added, key=lambda token: token.id)],
+        "post_processor": describe_post_processor(
+            tokenizer.template, lambda id: spelled.get(id) or tokenizer.bytes_of(id).decode("utf-8", "replace")
+        ),
         **parts,
     }
 
 
-def _from_document(document: dict[str, Any]) -> Tokenizer:
-    require("model.type", document["model"].get("type"), "BPE")
-    added = []
-    for token in document.get("added_tokens", []):
-        for field in ("single_word", "lstrip", "rstrip"):
-            require(f"{field} of the added token {token['content']!r}", token.get(field, False), False)
-        added.append(AddedToken(token["id"], token["content"], token["special"]))
+def _from_document(document: dict[str, Any], config: dict[str, Any]) -> Tokenizer:
+    model = document["model"]
+    require("model.type", model.get("type", "BPE"), "BPE")
+    added = list(map(_read_token, document.get("added_tokens") or []))
     ids = {token.content: token.id for token in added}
-    spaced = document["model"].get("byte_fallback") or document.get("pre_tokenizer") is None
+    spaced = model.get("byte_fallback") or document.get("pre_tokenizer") is None
     parts = hugging_face_sentence_piece if spaced else hugging_face_byte_level
-    return Tokenizer(parts.read(document, ids), added)
+    normalizer = None if spaced else read_normalizer(document.get("normalizer"))
+    template = read_post_processor(document.get("post_processor"))
+    bos, eos = (ids.get(_content(config.get(f"{name}_token"))) for name in ("bos", "eos"))
+    if bos == eos and not config.get("add_bos_token"):
+        bos = None  # GPT-2's config names its one special token as everything; nothing puts it before a text
+    return Tokenizer(parts.read(document, ids), added, bos, eos, normalizer, template)
+
+
+def _read_token(token: dict[str, Any]) -> AddedToken:
+    flags = {name: token.get(name, False) for name in FLAGS}
+    if type(token["id"]) is not int or not isinstance(token["content"], str):
+        raise ValueError(
+            f"the added token {token['content']!r} has the id {token['id']!r}; a text and a whole number are needed."
+        )
+    if wrong := next((name for name, value in flags.items() if not isinstance(value, bool)), None):
+        raise ValueError(f"{wrong} of the added token {token['content']!r} is {flags[wrong]!r}; it is true or false.")
+    return AddedToken(token["id"], token["content"], **flags)
+
+
+def _describe_token(token: AddedToken) -> dict[str, Any]:
+    return {"id": token.id, "content": token.content} | {name: getattr(token, name) for name in FLAGS}
+
+
+def _ends(tokenizer: Tokenizer) -> dict[str, Any]:
+    """What a tokenizer_config.json must say of bos and eos; nothing where they are the usual ones."""
+    if (tokenizer.bos, tokenizer.eos) == (tokenizer.usual_bos, tokenizer.usual_eos):
+        return {}
+    contents = {token.id: token.content for token in tokenizer.added}
+    ends = {f"{name}_token": contents.get(id) for name, id in (("bos", tokenizer.bos), ("eos", tokenizer.eos)) if id is not None}
+    if None in ends.values():
+        raise ValueError("bos or eos is the id of no added token; a tokenizer.json cannot hold that.")
+    return ends | ({"add_bos_token": True} if tokenizer.bos == tokenizer.eos is not None else {})
+
+
+def _content(token: Any) -> str:
+    """The text of a token in a tokenizer_config.json, a string or an object that holds it; "" for none."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else ""
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not whole JSON ({error}); it may be truncated. Copy it again.") from None
     if not isinstance(document, dict):
         raise ValueError(f"{path} holds a JSON {type(document).__name__}; a tokenizer.json holds an object.")

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from refllm.tokenizer.model import MOST_IDS
+
 
 def require(field: str, value: object, *known: object) -> None:
     """Raise ValueError unless a field has a value that is known."""
@@ -13,8 +15,8 @@ def require(field: str, value: object, *known: object) -> None:
 def read_vocabulary(model: Mapping[str, Any], added: Iterable[str]) -> dict[str, int]:
     """spelling -> id of the model's own tokens. Raises ValueError where two share an id."""
     vocabulary = {spelling: id for spelling, id in model["vocab"].items() if spelling not in added}
-    if not all(type(id) is int and id >= 0 for id in vocabulary.values()):
-        raise ValueError("an id of the vocabulary is not a whole number from 0 up.")
+    if not all(type(id) is int and 0 <= id < MOST_IDS for id in vocabulary.values()):
+        raise ValueError(f"an id of the vocabulary is not a whole number from 0 up, below {MOST_IDS:,}.")
     if len(set(vocabulary.values())) < len(vocabulary):
         raise ValueError("two tokens of the vocabulary share an id.")
     return vocabulary

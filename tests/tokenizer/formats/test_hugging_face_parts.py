@@ -23,9 +23,10 @@ def test_a_vocabulary_and_its_merges_are_read_as_they_were_written():
     ("vocabulary", "message"),
     [
         ({"a": 0, "b": 0}, r"two tokens of the vocabulary share an id\."),
-        ({"a": True}, r"an id of the vocabulary is not a whole number from 0 up\."),
-        ({"a": -1}, r"an id of the vocabulary is not a whole number from 0 up\."),
-        ({"a": 1.5}, r"an id of the vocabulary is not a whole number from 0 up\."),
+        ({"a": True}, r"an id of the vocabulary is not a whole number from 0 up, below 4,194,304\."),
+        ({"a": 1 << 22}, r"an id of the vocabulary is not a whole number from 0 up, below 4,194,304\."),
+        ({"a": -1}, r"an id of the vocabulary is not a whole number from 0 up, below 4,194,304\."),
+        ({"a": 1.5}, r"an id of the vocabulary is not a whole number from 0 up, below 4,194,304\."),
     ],
 )
 def test_ids_that_are_none_are_refused(vocabulary, message):
