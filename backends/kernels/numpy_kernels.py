@@ -8,6 +8,7 @@ from . import (
     numpy_cross_entropy,
     numpy_embedding,
     numpy_linear,
+    numpy_merge,
     numpy_norms,
     numpy_rope,
     numpy_training,
@@ -26,4 +27,5 @@ KERNELS = {
     **numpy_training.KERNELS,
     **numpy_words.KERNELS,
     **numpy_byte_level.KERNELS,
+    **numpy_merge.KERNELS,
 }

@@ -129,16 +129,38 @@ def merge_words(symbols, starts, table):
     if symbols.shape[0] < 2 or table.keys.shape[0] == 0:
         return symbols, starts
     choose = lowest_of_each_word if table.left_bounds is None else safe_pairs
-    first = begins(starts, symbols.shape[0])
     while True:
+        first = begins(starts, symbols.shape[0])
         pairs, ranks, ids = adjacent(symbols, first, table)
         chosen = choose(pairs, ranks, starts, first, table)
         if not bool(xp.any(chosen)):
             return symbols, starts
-        keep = ~xp.concat([chosen[-1:], chosen[:-1]], axis=0)  # no pair begins at the last symbol
-        symbols = xp.compress(xp.where(chosen, ids, symbols), keep)
-        first = xp.compress(first, keep)
-        starts = xp.compress(xp.arange(symbols.shape[0], dtype=starts.dtype), first)
+        symbols, starts = merged(symbols, first, chosen, ids, starts.dtype)
+
+
+@op
+def halves(symbols, starts, table):
+    """The two symbols that each word comes to before its last merge, bounds or none: one pair of a word is merged a round.
+
+    symbols, starts: as of merge_words
+    Returns (W, 2) int32; −1, −1 for a word of one symbol, or one that more than two are left of.
+    """
+    xp = namespace(symbols)
+    two = xp.arange(2, dtype=starts.dtype)
+    while symbols.shape[0] > 0 and table.keys.shape[0] > 0:
+        first = begins(starts, symbols.shape[0])
+        _, ranks, ids = adjacent(symbols, first, table)
+        long = word_lengths(starts, symbols.shape[0]) > 2
+        ranks = xp.where(xp.take(long, words_of(first), axis=0), ranks, xp.full_like(ranks, NEVER))
+        chosen = lowest_of_each_word(None, ranks, starts, first, table)
+        if not bool(xp.any(chosen)):
+            break
+        symbols, starts = merged(symbols, first, chosen, ids, starts.dtype)
+    if symbols.shape[0] == 0:
+        return xp.full((0, 2), -1, dtype=xp.int32)
+    place = xp.reshape(xp.clip(starts[:, None] + two, 0, symbols.shape[0] - 1), (-1,))
+    left = xp.reshape(xp.take(symbols, place, axis=0), (-1, 2))
+    return xp.where((word_lengths(starts, symbols.shape[0]) == 2)[:, None], left, xp.full_like(left, -1))
 
 
 def begins(starts, n: int):
@@ -146,6 +168,26 @@ def begins(starts, n: int):
     xp = namespace(starts)
     words_before = xp.searchsorted(starts, xp.arange(n + 1, dtype=starts.dtype), side="left")
     return words_before[1:] > words_before[:-1]
+
+
+def words_of(first):
+    """The word that each symbol belongs to, counted from 0: (N,) int32."""
+    xp = namespace(first)
+    return xp.cumulative_sum(xp.astype(first, xp.int32), axis=0) - 1
+
+
+def word_lengths(starts, n: int):
+    """How many of n symbols each word has: (W,) as starts."""
+    xp = namespace(starts)
+    return xp.concat([starts[1:], xp.full_like(starts[:1], n)], axis=0) - starts
+
+
+def merged(symbols, first, chosen, ids, dtype):
+    """The symbols after the chosen pairs have become their ids, and where each word begins, of this dtype."""
+    xp = namespace(symbols)
+    keep = ~xp.concat([chosen[-1:], chosen[:-1]], axis=0)  # no pair begins at the last symbol
+    symbols = xp.compress(xp.where(chosen, ids, symbols), keep)
+    return symbols, xp.compress(xp.arange(symbols.shape[0], dtype=dtype), xp.compress(first, keep))
 
 
 def adjacent(symbols, first, table):
@@ -174,8 +216,7 @@ def look_up(keys, wanted):
 def least_rank(ranks, starts, first):
     """Each pair's word's least rank: (N,) int32."""
     xp = namespace(ranks)
-    word = xp.cumulative_sum(xp.astype(first, xp.int32), axis=0) - 1
-    return xp.take(xp.segment_min(ranks, starts), word, axis=0)
+    return xp.take(xp.segment_min(ranks, starts), words_of(first), axis=0)
 
 
 def lowest_of_each_word(pairs, ranks, starts, first, table):
