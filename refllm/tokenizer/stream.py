@@ -23,7 +23,7 @@ class StreamDecoder:
     def push(self, id: int) -> str:
         """The characters that this id completes; often none."""
         (token,) = self._tokenizer.stretches([id], self._begins)
-        self._begins = self._tokenizer.is_added(id)
+        self._begins = self._tokenizer.ends_stretch(id)
         return self._decoder.decode(token)
 
     def finish(self) -> str:

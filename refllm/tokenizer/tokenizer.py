@@ -50,6 +50,7 @@ class Tokenizer:
         template: Template | None = None,
     ):
         self.model = model
+        self._later: Model = getattr(model, "after_added", model)  # of stretches behind an added token
         self.added = tuple(added)
         self.normalizer = normalizer
         self.template = template
@@ -136,7 +137,7 @@ class Tokenizer:
         ids = self._end("bos", bos)
         for part in self._parts(text, allowed_special, disallowed_special):
             if part.id is None:
-                ids.extend(self.model.encode(part.text))
+                ids.extend(self._model_of(part).encode(part.text))
             else:
                 ids.append(part.id)
         return ids + self._end("eos", eos)
@@ -155,8 +156,8 @@ class Tokenizer:
         xp = load_backend(backend).xp
         arrays = [xp.asarray(self._end("bos", bos), dtype=xp.int32)]
         for part in self._parts(text, allowed_special, disallowed_special):
-            found = self.model.encode_array(part.text, xp) if part.id is None else xp.asarray([part.id], dtype=xp.int32)
-            arrays.append(found)
+            model = self._model_of(part)
+            arrays.append(model.encode_array(part.text, xp) if part.id is None else xp.asarray([part.id], dtype=xp.int32))
         arrays.append(xp.asarray(self._end("eos", eos), dtype=xp.int32))
         return xp.concat(arrays, axis=0)
 
@@ -191,7 +192,7 @@ class Tokenizer:
         spans = [(0, 0)] * len(ids)
         for part in self._parts(text, allowed_special, disallowed_special, aligned=True):
             if part.id is None:
-                found, places = self.model.encode_with_offsets(part.text)
+                found, places = self._model_of(part).encode_with_offsets(part.text)
                 ids += found
                 spans += [_source(part, start, end) for start, end in places]
             else:
@@ -206,6 +207,9 @@ class Tokenizer:
         if len(text) <= LONG:
             return len(self.encode(text, allowed_special, disallowed_special))
         return self.encode_array(text, allowed_special, disallowed_special, backend="numpy").shape[0]
+
+    def _model_of(self, part: Part) -> Model:
+        return self._later if part.span[0] else self.model
 
     def with_special_tokens(self, ids: Iterable[int]) -> list[int]:
         """The ids with what the vocabulary's makers put around a text, such as <s> before it; Hugging Face does so by default."""
@@ -244,7 +248,11 @@ class Tokenizer:
         for id in ids:
             token = self.bytes_of(id)
             yield token.removeprefix(prefix) if begins else token
-            begins = self.is_added(id)
+            begins = self.ends_stretch(id)
+
+    def ends_stretch(self, id: int) -> bool:
+        """Whether the next token begins a stretch of text, and loses the prefix when it is decoded."""
+        return self.is_added(id) and bool(self._later.prefix)
 
     def bytes_of(self, id: int) -> bytes:
         """The bytes of one token, in the middle of a text. Raises ValueError for an id outside the vocabulary."""
