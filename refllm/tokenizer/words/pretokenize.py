@@ -2,6 +2,8 @@
 
 The pattern itself runs on the text's shadow. The known ones have an array form too, which decides at every character at once
 whether a word starts there: it finds the same words, and those of a book sooner.
+
+A pattern may be a sequence of patterns: each cuts the pieces that the one before it leaves.
 """
 
 import itertools
@@ -10,23 +12,26 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from refllm.tokenizer.words.patterns import CL100K, GPT2, LLAMA3, O200K, compiled, shadow
+from refllm.tokenizer.words.patterns import CL100K, GPT2, GPT2_ENCODER, LLAMA3, O200K, QWEN2, runner
 from refllm.tokenizer.words.starts import has_array_form, word_starts
 
 CHUNK = 1 << 17  # characters, about; what is made of so many stays in the processor's cache
-SHORT = 512  # characters; up to here the pattern finds the words sooner than arrays do
+SHORT = 2048  # characters; up to here the pattern finds the words sooner than arrays do
 
 # Where a word starts in any context, and no word before depends on what follows: a space behind something else.
-CUTS = {
-    GPT2: re.compile(r"\S(?=[ \n])"),
-    CL100K: re.compile(r"\S(?= )"),
-    O200K: re.compile(r"\S(?= )"),
-    LLAMA3: re.compile(r"\S(?= )"),
-}
+CUTS = dict.fromkeys((GPT2, GPT2_ENCODER), re.compile(r"\S(?=[ \n])"))
+CUTS |= dict.fromkeys((CL100K, LLAMA3, QWEN2, O200K), re.compile(r"\S(?= )"))
+
+Pattern = str | tuple[str, ...]
 
 
-def words(text: str, pattern: str = GPT2) -> Iterable[str]:
+def words(text: str, pattern: Pattern = GPT2) -> Iterable[str]:
     """The words of a text, in order; joined, they are the text."""
+    if isinstance(pattern, tuple):
+        pieces: Iterable[str] = [text] * bool(text)
+        for part in pattern:
+            pieces = [word for piece in pieces for word in words(piece, part)]
+        return pieces
     if len(text) <= SHORT:
         return words_by_pattern(text, pattern)
     find = words_by_arrays if has_array_form(pattern) else words_by_pattern
@@ -35,17 +40,24 @@ def words(text: str, pattern: str = GPT2) -> Iterable[str]:
 
 def words_by_pattern(text: str, pattern: str = GPT2) -> list[str]:
     """What the pattern finds, and what it leaves between."""
-    kinds = shadow(text)
-    found = compiled(pattern).findall(kinds)
+    run, sees = runner(pattern)
+    seen = sees(text)
+    found = [] if run.groups else run.findall(seen)
     spans: Iterable[int]
-    if sum(map(len, found)) < len(text):
-        spans = [span for match in compiled(pattern).finditer(kinds) for span in match.span()]
-    elif kinds is text:
+    if sum(map(len, found)) < len(text) or "" in found:
+        spans = [span for match in run.finditer(seen) for span in match.span()]
+    elif seen is text:
         return found
     else:
         spans = itertools.accumulate(map(len, found))
     bounds = dict.fromkeys([0, *spans, len(text)])
     return [text[start:end] for start, end in itertools.pairwise(bounds)]
+
+
+def check(pattern: Pattern) -> None:
+    """Raise ValueError for a pattern that cannot be run, ImportError for one that takes the package regex, which is absent."""
+    for part in pattern if isinstance(pattern, tuple) else (pattern,):
+        runner(part)
 
 
 def words_by_arrays(text: str, pattern: str = GPT2) -> list[str]:
@@ -59,7 +71,7 @@ def code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<i4")
 
 
-def chunked(text: str, pattern: str = GPT2, size: int | None = None) -> Iterator[str]:
+def chunked(text: str, pattern: Pattern = GPT2, size: int | None = None) -> Iterator[str]:
     """The text in pieces of size characters or a little more, cut where that changes no word; whole, where no cut is known.
 
     size: CHUNK where it is not given
