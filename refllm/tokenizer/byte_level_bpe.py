@@ -17,8 +17,8 @@ from refllm.tokenizer.model import Span
 from refllm.tokenizer.offsets import spans_of_bytes
 from refllm.tokenizer.rank_merges import RankMerges
 from refllm.tokenizer.remembered import RememberedWords
-from refllm.tokenizer.words.patterns import GPT2, compiled
-from refllm.tokenizer.words.pretokenize import chunked, code_points, words
+from refllm.tokenizer.words.patterns import GPT2
+from refllm.tokenizer.words.pretokenize import Pattern, check, chunked, code_points, words
 from refllm.tokenizer.words.starts import has_array_form, word_starts
 
 LONG = 4096  # characters; from here on arrays are quicker than words remembered one by one
@@ -30,7 +30,7 @@ class ByteLevelBPE:
     """A vocabulary of byte strings and the merges that build it.
 
     vocabulary: id -> bytes, all 256 single bytes among them    merges: (left id, right id) -> Merge(rank, id), or by ranks
-    pattern: what cuts text into words, in the regular expressions of tiktoken and tokenizers
+    pattern: what cuts text into words, in the regular expressions of tiktoken and tokenizers, or a sequence of such
     whole_words: a word that is a token is that token, whatever the merges say (Hugging Face's ignore_merges)
     """
 
@@ -40,7 +40,7 @@ class ByteLevelBPE:
         self,
         vocabulary: Mapping[int, bytes],
         merges: dict[tuple[int, int], Merge] | RankMerges,
-        pattern: str = GPT2,
+        pattern: Pattern = GPT2,
         whole_words: bool = False,
     ):
         ids = {token: id for id, token in vocabulary.items() if token}
@@ -48,12 +48,14 @@ class ByteLevelBPE:
         if missing:
             raise ValueError(f"the vocabulary lacks {len(missing)} of the 256 bytes, such as 0x{missing[0]:02x}; it needs all.")
         if not 0 <= min(vocabulary) <= max(vocabulary) < LARGEST:
-            raise ValueError(f"the ids go from {min(vocabulary)} to {max(vocabulary)}; they must be from 0 up and below 2^31 - 1.")
+            raise ValueError(
+                f"the ids go from {min(vocabulary)} to {max(vocabulary)}; they must be from 0 up and below 2^31 - 1."
+            )
         self.vocabulary = dict(vocabulary)
         self.merges = merges
         self.pattern = pattern
         self.whole_words = whole_words
-        compiled(pattern)  # raises where it cannot be
+        check(pattern)
         byte_ids = np.array([ids[bytes([byte])] for byte in range(256)], np.int32)
         table, unsure = merges_and_unsure(merges, ids)
         unmade = unmade_tokens(unsure, byte_ids, table)
@@ -64,7 +66,7 @@ class ByteLevelBPE:
 
     @classmethod
     def from_merges(
-        cls, vocabulary: Mapping[int, bytes], pairs: Iterable[tuple[int, int]], pattern: str = GPT2, whole_words: bool = False
+        cls, vocabulary: Mapping[int, bytes], pairs: Iterable[tuple[int, int]], pattern: Pattern = GPT2, whole_words: bool = False
     ) -> "ByteLevelBPE":
         """The model whose merges are these pairs of ids, in order of rank. Raises ValueError for a pair that makes no token."""
         ids = {token: id for id, token in vocabulary.items()}
@@ -130,7 +132,7 @@ def merges_and_unsure(merges: dict[tuple[int, int], Merge] | RankMerges, ids: Ma
     return merge_table(merges, load("numpy").xp), ids
 
 
-def word_bytes(text: str, pattern: str, xp: Any) -> tuple[Any, Any]:
+def word_bytes(text: str, pattern: Pattern, xp: Any) -> tuple[Any, Any]:
     """A text in UTF-8, (N,) uint8, and the bytes where its words start, (W,) int32, as arrays of xp's backend."""
     data, starts, end = [], [], 0
     for chunk in chunked(text, pattern):
@@ -141,7 +143,7 @@ def word_bytes(text: str, pattern: str, xp: Any) -> tuple[Any, Any]:
     return xp.concat(data, axis=0), xp.concat(starts, axis=0)
 
 
-def starts_in_bytes(text: str, data: Any, pattern: str) -> Any:
+def starts_in_bytes(text: str, data: Any, pattern: Pattern) -> Any:
     """The bytes where the words of a text start: (W,) int32. data: (N,) uint8, the text in UTF-8"""
     xp = namespace(data)
     if not has_array_form(pattern):

@@ -25,7 +25,7 @@ def has_array_form(pattern: str | tuple[str, ...]) -> bool:
     return pattern in FORMS
 
 
-def word_starts(points, pattern: str):
+def word_starts(points, pattern: str | tuple[str, ...]):
     """Whether a word starts at each character of a text: (N,) bool, an array of the points' backend.
 
     points: (N,) int32 code points, no surrogate among them    pattern: one that has an array form
