@@ -60,19 +60,37 @@ class Ready:
     """A table of merges made ready, its ranks numbered from 0 without gaps.
 
     ids: (R,) int32, what the pairs of each rank make    none: R, above every rank
+    tied: what each pair makes, where pairs of one rank make different ids, as SentencePiece's of one score do; else None
     """
 
     def __init__(self, table, ranks, rank_of_each):
         self.none = len(ranks)
         self.ids = np.zeros(len(ranks), np.int32)
         self.ids[rank_of_each] = table.ids
+        one_id_a_rank = np.array_equal(self.ids[rank_of_each], table.ids)
+        self.tied = None if one_id_a_rank else PairTable(table.keys, table.ids, -1)
         self.table = PairTable(table.keys, rank_of_each, self.none)
         self.bounds = [
             bounds and PairTable(bounds.keys[1:], np.searchsorted(ranks, bounds.ranks[1:]).astype(np.int32), self.none)
             for bounds in (table.left_bounds, table.right_bounds)
         ]
         self.pairs = (table.keys, rank_of_each)
-        self.scalar = None
+        self.made_of = (table.keys, table.ids)
+        self.scalar = self.scalar_ids = None
+
+    def made(self, ranks, left, right):
+        """What pairs make: (n,) int32, given their ranks and symbols, (n,) each."""
+        return self.ids[ranks] if self.tied is None else self.tied.of(left, right)
+
+    def make(self):
+        """The function from one pair's rank and symbols to what it makes."""
+        if self.tied is None:
+            of_rank = self.ids.item
+            return lambda rank, left, right: of_rank(rank)
+        if self.scalar_ids is None:
+            self.scalar_ids = dict(zip(*(a.tolist() for a in self.made_of), strict=True))
+        of_pair = self.scalar_ids
+        return lambda rank, left, right: of_pair[left << 32 | right]
 
     def rank(self):
         """The function from a pair's key and a default to its rank: a dict's, made when first asked for."""
@@ -90,8 +108,7 @@ def ready(table) -> Ready | None:
     if name not in READY:
         ranks, rank_of_each = np.unique(table.ranks, return_inverse=True)
         made = Ready(table, ranks, rank_of_each.astype(np.int32))
-        one_id_a_rank = np.array_equal(made.ids[rank_of_each], table.ids)
-        READY[name] = made if one_id_a_rank and len(ranks) < 2 ** (31 - PLACE_BITS) else None
+        READY[name] = made if len(ranks) < 2 ** (31 - PLACE_BITS) else None
         weakref.finalize(table.keys, READY.pop, name, None).atexit = False
     return READY[name]
 
@@ -170,10 +187,12 @@ def merge_lowest(columns, keys, lowest, merges):
     Returns the same with a row less.
     """
     n = len(lowest)
-    place, new = lowest & (1 << PLACE_BITS) - 1, merges.ids[lowest >> PLACE_BITS]
+    place = lowest & (1 << PLACE_BITS) - 1
+    chosen, flat = place * n + np.arange(n), columns.reshape(-1)
+    new = merges.made(lowest >> PLACE_BITS, flat[chosen], flat[chosen + n])
     moves = np.arange(len(keys), dtype=np.int32)[:, None] >= place
     columns = np.where(moves, columns[1:], columns[:-1])
-    columns.reshape(-1)[place * n + np.arange(n)] = new
+    columns.reshape(-1)[chosen] = new
     keys = np.where(moves[:-1], keys[1:] - 1, keys[:-1])
     before, behind = np.flatnonzero(place > 0), np.flatnonzero(place < len(keys))
     left = np.concatenate([(place[before] - 1) * n + before, place[behind] * n + behind])  # the pairs around the new symbols
@@ -233,7 +252,8 @@ def safe_pairs(symbols, first, merges):
 
 def merge_from_heap(ids: list[int], ranks: list[int], merges: Ready, leave: int) -> list[int]:
     """One word's ids, the pair of lowest rank and then leftmost first; ranks: of the pair that each symbol begins."""
-    none, makes, rank_of, n = merges.none, merges.ids.item, merges.rank(), len(ids)
+    none, rank_of, n = merges.none, merges.rank(), len(ids)
+    make = merges.make()
     heap = [rank << 32 | i for i, rank in enumerate(ranks) if rank < none]
     heapq.heapify(heap)
     after, before, length = list(range(1, n + 1)), list(range(-1, n - 1)), n
@@ -249,7 +269,7 @@ def merge_from_heap(ids: list[int], ranks: list[int], merges: Ready, leave: int)
         if ranks[left] != rank:
             continue  # the pair has gone since
         right = after[left]
-        ids[left], ids[right], ranks[left], ranks[right] = makes(rank), -1, none, none
+        ids[left], ids[right], ranks[left], ranks[right] = make(rank, ids[left], ids[right]), -1, none, none
         after[left] = after[right]
         length -= 1
         if after[left] < n:
