@@ -112,10 +112,10 @@ def inside(tokens, part) -> tuple[np.ndarray, np.ndarray]:
 def least(keys, ranks) -> Bounds:
     """Each key once, with the least of its ranks, after a key that no pair has: a search needs at least one."""
     keys, ranks = np.append(keys, -1), np.append(ranks, NEVER)
-    order = np.lexsort((ranks, keys))
-    keys, ranks = keys[order], ranks[order]
-    first = np.append(True, keys[1:] != keys[:-1])
-    return Bounds(keys[first], ranks[first].astype(np.int32))
+    order = np.argsort(keys)
+    keys = keys[order]
+    first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+    return Bounds(keys[first], np.minimum.reduceat(ranks[order], first).astype(np.int32))
 
 
 @op
