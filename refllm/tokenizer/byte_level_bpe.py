@@ -126,9 +126,9 @@ class ByteLevelBPE:
 def merges_and_unsure(merges: dict[tuple[int, int], Merge] | RankMerges, ids: Mapping[bytes, int]):
     """The merges as arrays of NumPy, and the tokens that they may not make."""
     if isinstance(merges, RankMerges):
-        merges = {pair: merges.get(pair) for pair in merges.pairs()}
-        made = {merge.id for merge in merges.values()}
-        ids = {token: id for token, id in ids.items() if len(token) > 1 and id not in made}
+        made = set(merges.canonical.id.tolist())
+        unsure = {token: id for token, id in ids.items() if len(token) > 1 and id not in made}
+        return merge_table(merges.canonical, load("numpy").xp), unsure
     return merge_table(merges, load("numpy").xp), ids
 
 
