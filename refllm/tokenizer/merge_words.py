@@ -81,7 +81,7 @@ def arrays_of(merges: Mapping[tuple[int, int], Merge] | MergeArrays) -> MergeArr
 
 def is_canonical(left, right, rank, id) -> bool:
     """Whether no two merges share a rank or an id, and each ranks above the merges that make its parts."""
-    if len(np.unique(rank)) < len(rank) or len(np.unique(id)) < len(id):
+    if any(np.any(np.diff(np.sort(a)) == 0) for a in (rank, id)):
         return False
     made_at = np.full(1 + np.max([left, right, id], initial=-1), -1)
     made_at[id] = rank

@@ -82,7 +82,9 @@ def splits(tokens: Mapping[bytes, int], data, lengths) -> tuple[np.ndarray, np.n
     known = hashes[order]
 
     def looked_up(spans):
-        place = np.minimum(np.searchsorted(known, spans), len(known) - 1)
+        in_order, place = np.argsort(spans), np.empty(len(spans), np.int64)
+        place[in_order] = np.searchsorted(known, spans[in_order])  # twice as fast as in no order
+        place = np.minimum(place, len(known) - 1)
         return order[place], known[place] == spans
 
     left, found = looked_up(hashed(begins[whole], cuts))
