@@ -218,13 +218,22 @@ LLAMA_NAMES = {  # all matrices but the embedding lie transposed
     "embedding": "model.embed_tokens.weight",
     "layers.{i}.attention_norm": "model.layers.{i}.input_layernorm.weight",
     "layers.{i}.attention.q": "model.layers.{i}.self_attn.q_proj.weight",
+    "layers.{i}.attention.q_bias": "model.layers.{i}.self_attn.q_proj.bias",
     "layers.{i}.attention.k": "model.layers.{i}.self_attn.k_proj.weight",
+    "layers.{i}.attention.k_bias": "model.layers.{i}.self_attn.k_proj.bias",
     "layers.{i}.attention.v": "model.layers.{i}.self_attn.v_proj.weight",
+    "layers.{i}.attention.v_bias": "model.layers.{i}.self_attn.v_proj.bias",
     "layers.{i}.attention.o": "model.layers.{i}.self_attn.o_proj.weight",
+    "layers.{i}.attention.o_bias": "model.layers.{i}.self_attn.o_proj.bias",
+    "layers.{i}.attention.q_norm": "model.layers.{i}.self_attn.q_norm.weight",
+    "layers.{i}.attention.k_norm": "model.layers.{i}.self_attn.k_norm.weight",
     "layers.{i}.ffn_norm": "model.layers.{i}.post_attention_layernorm.weight",
     "layers.{i}.ffn.gate": "model.layers.{i}.mlp.gate_proj.weight",
+    "layers.{i}.ffn.gate_bias": "model.layers.{i}.mlp.gate_proj.bias",
     "layers.{i}.ffn.up": "model.layers.{i}.mlp.up_proj.weight",
+    "layers.{i}.ffn.up_bias": "model.layers.{i}.mlp.up_proj.bias",
     "layers.{i}.ffn.down": "model.layers.{i}.mlp.down_proj.weight",
+    "layers.{i}.ffn.down_bias": "model.layers.{i}.mlp.down_proj.bias",
     "norm": "model.norm.weight",
     "lm_head": "lm_head.weight",
 }
@@ -298,15 +307,14 @@ def make_gpt2(**changes: Any) -> Made:
 
 
 def make_llama(**changes: Any) -> Made:
-    from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+    """The class of transformers is the one whose variants are asked for: Qwen 3 with q/k norms, Qwen 2 with q/k/v biases, …"""
+    import transformers
 
     sizes = {"vocab_size": 7, "d_model": 8, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_head": 4, "d_ff": 5}
     rest = {"max_positions": 10, "rope_theta": 100.0, "norm_eps": 1e-5, "tied": False, "window": None, "rope_scaling": None}
-    config = sizes | rest | changes
-    parameters = {"rope_type": "default", "rope_theta": config["rope_theta"]}
-    if scaling := config["rope_scaling"]:
-        parameters |= {"rope_type": "llama3", "original_max_position_embeddings": scaling["original_max_position"]}
-        parameters |= {name: scaling[name] for name in ("factor", "low_freq_factor", "high_freq_factor")}
+    kinds = {"full_layers": [], "qkv_bias": False, "o_bias": False, "ffn_bias": False, "qk_norm": False}
+    config = sizes | rest | kinds | changes
+    parameters = {"rope_type": "default", "rope_theta": config["rope_theta"]} | their_scaling(config["rope_scaling"] or {})
     fields = {
         "vocab_size": config["vocab_size"],
         "hidden_size": config["d_model"],
@@ -324,14 +332,34 @@ def make_llama(**changes: Any) -> Made:
         "pad_token_id": None,
         "attn_implementation": "eager",
     }
-    if config["window"] is None:
-        model = LlamaForCausalLM(LlamaConfig(**fields))
+    if config["qk_norm"] or (config["qkv_bias"] and not config["o_bias"]):
+        name = "Qwen3" if config["qk_norm"] else "Qwen2"
+        full = config["full_layers"] if config["window"] else range(config["n_layers"])
+        fields["layer_types"] = [f"{'full' if i in full else 'sliding'}_attention" for i in range(config["n_layers"])]
+        fields |= {"use_sliding_window": config["window"] is not None, "sliding_window": config["window"]}
+        fields |= {"attention_bias": config["o_bias"]} if config["qk_norm"] else {}
+    elif config["window"]:
+        name = "Mistral"
+        fields["sliding_window"] = config["window"]
     else:
-        model = MistralForCausalLM(MistralConfig(**fields, sliding_window=config["window"]))
-    return made("llama", config, model, LLAMA_NAMES)
+        name = "Llama"
+        fields |= {"attention_bias": config["o_bias"], "mlp_bias": config["ffn_bias"]}
+    theirs = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, f"{name}Config")(**fields))
+    return made("llama", config, theirs, LLAMA_NAMES)
 
 
-SCALING = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position": 8}
+def their_scaling(scaling: dict[str, Any]) -> dict[str, Any]:
+    """The fields of rope_parameters for the specification's of rope_scaling."""
+    names = {"kind": "rope_type", "original_max_position": "original_max_position_embeddings", "amplitude": "attention_factor"}
+    names |= {"fast_turns": "beta_fast", "slow_turns": "beta_slow", "whole": "truncate"}
+    return {names.get(name, name): value for name, value in scaling.items()}
+
+
+SCALING = {"kind": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position": 8}
+
+LINEAR = {"kind": "linear", "factor": 2.0}
+YARN = {"kind": "yarn", "factor": 4.0, "original_max_position": 64, "fast_turns": 8.0, "slow_turns": 1.0, "amplitude": 1.25}
+YARN |= {"whole": True}
 
 
 def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -354,10 +382,16 @@ def gpt2() -> Iterator[Case]:
 
 
 def llama() -> Iterator[Case]:
-    yield forward_and_backward(make_llama(), 2, 5)
+    yield forward_and_backward(make_llama(d_model=4, n_kv_heads=1, d_head=2), 2, 5)
     yield forward_and_backward(make_llama(n_layers=1, tied=True, n_kv_heads=1, norm_eps=1e-6), 1, 4)
     yield forward_and_backward(make_llama(n_layers=1, rope_scaling=SCALING, d_head=6, n_heads=2), 1, 6)
     yield forward_and_backward(make_llama(n_layers=1, window=3, n_kv_heads=4, d_model=4), 1, 7)
+    small = {"n_layers": 1, "d_model": 4, "n_heads": 2, "d_head": 2, "vocab_size": 5, "d_ff": 2}
+    yield forward_and_backward(make_llama(**small, qkv_bias=True, o_bias=True, ffn_bias=True, rope_scaling=LINEAR), 1, 4)
+    yield forward_and_backward(
+        make_llama(**small | {"n_layers": 2}, n_kv_heads=1, window=2, full_layers=[0], qkv_bias=True), 1, 4
+    )
+    yield forward_and_backward(make_llama(**small, qk_norm=True, rope_scaling=YARN, n_kv_heads=1), 1, 5)
 
 
 def prefill_decode() -> Iterator[Case]:

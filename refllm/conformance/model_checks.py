@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from refllm.array_api import Backend
 from refllm.layers.cross_entropy import cross_entropy, cross_entropy_backward
 from refllm.layers.kv_cache import KVCache
-from refllm.layers.rope import RopeScaling
+from refllm.layers.rope import LinearScaling, Llama3Scaling, YarnScaling
 from refllm.models import architecture
 
 from .check import Check
@@ -15,8 +15,9 @@ from .strategies import integers, normals
 
 @st.composite
 def _llama(draw):
-    """A small Llama of any kind: grouped heads or not, tied or not, windowed or not, scaled frequencies or not."""
+    """A small Llama of any kind: grouped heads, tied, windowed, scaled frequencies, biases, normalised heads, or not."""
     n_kv_heads, group = draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    window, biased = draw(st.sampled_from([None, None, 2])), draw(st.booleans())
     return architecture("llama").Config(
         vocab_size=draw(st.integers(2, 19)),
         d_model=draw(st.sampled_from([3, 4, 8])),
@@ -27,8 +28,15 @@ def _llama(draw):
         d_ff=draw(st.sampled_from([5, 8])),
         max_positions=16,
         tied=draw(st.booleans()),
-        window=draw(st.sampled_from([None, None, 2])),
-        rope_scaling=draw(st.sampled_from([None, RopeScaling(8.0, 1.0, 4.0, 8)])),
+        window=window,
+        full_layers=() if window is None else draw(st.sampled_from([(), (0,)])),
+        qkv_bias=biased,
+        o_bias=biased and draw(st.booleans()),
+        ffn_bias=draw(st.booleans()),
+        qk_norm=draw(st.booleans()),
+        rope_scaling=draw(
+            st.sampled_from([None, LinearScaling(2.0), Llama3Scaling(8.0, 1.0, 4.0, 8), YarnScaling(4.0, 8, 2.0, 0.5, 1.2)])
+        ),
     )
 
 

@@ -13,7 +13,7 @@ from refllm.decoding.cache import new_cache
 from refllm.decoding.generate import decode, prefill
 from refllm.layers.attention import Mask
 from refllm.layers.cross_entropy import cross_entropy, cross_entropy_backward
-from refllm.layers.rope import RopeScaling
+from refllm.layers.rope import LinearScaling, Llama3Scaling, YarnScaling
 from refllm.models import architecture
 from refllm.models.model import Model
 from refllm.training import adamw, schedule
@@ -76,10 +76,15 @@ def layer(op: str, inputs: dict[str, Any]) -> dict[str, Any]:
 # Everything else
 
 
+SCALINGS = {"linear": LinearScaling, "llama3": Llama3Scaling, "yarn": YarnScaling}
+
+
 def model_config(name: str, fields: dict[str, Any]) -> Any:
     """The Config of an architecture from a vector's plain fields."""
     if scaling := fields.get("rope_scaling"):
-        fields = fields | {"rope_scaling": RopeScaling(**scaling)}
+        fields = fields | {"rope_scaling": SCALINGS[scaling["kind"]](**{k: v for k, v in scaling.items() if k != "kind"})}
+    if full := fields.get("full_layers"):
+        fields = fields | {"full_layers": tuple(full)}
     return architecture(name).Config(**fields)
 
 

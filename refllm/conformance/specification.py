@@ -167,6 +167,7 @@ MATHEMATICS = {
     "cos": _either(math.cos, cmath.cos),
     "erf": _erf,
     "floor": math.floor,
+    "ceil": math.ceil,
     "max": _largest,
     "min": min,
     "sum": sum,

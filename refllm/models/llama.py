@@ -2,10 +2,12 @@
 
     x ← x + attention(norm(x))          x ← x + swiglu(norm(x))          logits = norm(x) · head
 
-Llama 1, 2 and 3 are configurations of it (Llama 3.1 scales the rotary frequencies, 3.2 ties the head to the embedding), and so
-is Mistral 7B (Jiang 2023, arXiv:2310.06825), whose queries see a sliding window only.
+Llama 1, 2 and 3 are configurations of it (Llama 3.1 scales the rotary frequencies, 3.2 ties the head to the embedding). So are
+Mistral 7B (Jiang 2023, arXiv:2310.06825), whose queries see a sliding window only; Qwen 2 (Yang 2024, arXiv:2407.10671), which
+adds biases to queries, keys and values; and Qwen 3 (Yang 2025, arXiv:2505.09388), which normalises every head's queries and keys.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +17,20 @@ from refllm.layers.attention import attention, attention_backward
 from refllm.layers.dropout import Dropout
 from refllm.layers.embedding import embedding, embedding_backward
 from refllm.layers.kv_cache import KVCache, append
-from refllm.layers.linear import linear, linear_backward
+from refllm.layers.linear import affine, affine_backward, linear, linear_backward
 from refllm.layers.rms_norm import rms_norm, rms_norm_backward
-from refllm.layers.rope import RopeScaling, rope, rope_angles, rope_backward, rope_frequencies
-from refllm.layers.swiglu import swiglu, swiglu_backward
+from refllm.layers.rope import (
+    LinearScaling,
+    Llama3Scaling,
+    RopeScaling,
+    YarnScaling,
+    rope,
+    rope_amplitude,
+    rope_angles,
+    rope_backward,
+    rope_frequencies,
+)
+from refllm.layers.swiglu import silu, silu_backward, swiglu, swiglu_backward
 from refllm.models.heads import merge_heads, split_heads
 from refllm.models.parameters import Shapes, check_sizes, initial_values, under, within
 from refllm.models.regularise import drop, drop_backward
@@ -41,6 +53,11 @@ class Config:
     norm_eps: float = 1e-5
     tied: bool = False  # whether the head is the embedding, transposed
     window: int | None = None  # how many positions a query sees, its own included; None: all before it
+    full_layers: tuple[int, ...] = ()  # the layers whose queries see all positions in spite of the window
+    qkv_bias: bool = False  # whether queries, keys and values have biases (Qwen 2)
+    o_bias: bool = False  # whether the heads' answers have one
+    ffn_bias: bool = False  # whether the three matrices of the feed-forward have them
+    qk_norm: bool = False  # whether each head's queries and keys are normalised (Qwen 3)
     rope_scaling: RopeScaling | None = None
 
     def __post_init__(self) -> None:
@@ -51,12 +68,17 @@ class Config:
             )
         if self.d_head % 2:
             raise ValueError(f"d_head={self.d_head} is odd; rotary positions turn pairs of features, so make it even.")
+        if self.full_layers and (self.window is None or not set(self.full_layers) <= set(range(self.n_layers))):
+            raise ValueError(f"full_layers={self.full_layers} needs a window, and layers from 0 to {self.n_layers - 1}.")
+
+
+QKV, FFN = ("attention.q", "attention.k", "attention.v"), ("ffn.gate", "ffn.up", "ffn.down")
 
 
 def block_shapes(config: Config) -> Shapes:
     """The name and shape of every parameter of one block."""
     D, F, K = config.d_model, config.d_ff, config.d_head
-    return {
+    shapes: Shapes = {
         "attention_norm": (D,),
         "attention.q": (D, config.n_heads * K),
         "attention.k": (D, config.n_kv_heads * K),
@@ -67,6 +89,9 @@ def block_shapes(config: Config) -> Shapes:
         "ffn.up": (D, F),
         "ffn.down": (F, D),
     }
+    biased = QKV * config.qkv_bias + ("attention.o",) * config.o_bias + FFN * config.ffn_bias
+    shapes |= {f"{name}_bias": (shapes[name][-1],) for name in biased}
+    return shapes | ({"attention.q_norm": (K,), "attention.k_norm": (K,)} if config.qk_norm else {})
 
 
 def parameter_shapes(config: Config) -> Shapes:
@@ -148,7 +173,7 @@ def block(x, p, config: Config, angles, mask, cache, i: int, dropout):
     h, drop1 = drop(h, dropout, f"layers.{i}.attention")
     x = x + h
     h, norm2 = rms_norm(x, p["ffn_norm"], config.norm_eps)
-    h, ffn = swiglu(h, p["ffn.gate"], p["ffn.up"], p["ffn.down"])
+    h, ffn = feed_forward(h, p, config)
     h, drop2 = drop(h, dropout, f"layers.{i}.ffn")
     return x + h, cache, (norm1, attended, drop1, norm2, ffn, drop2)
 
@@ -156,9 +181,8 @@ def block(x, p, config: Config, angles, mask, cache, i: int, dropout):
 def block_backward(dy, saved):
     """Return dx: (B, T, D) and the gradients of the block's parameters. A residual passes dy on unchanged."""
     norm1, attended, drop1, norm2, ffn, drop2 = saved
-    grads = {}
     dh = drop_backward(dy, drop2)
-    dh, grads["ffn.gate"], grads["ffn.up"], grads["ffn.down"] = swiglu_backward(dh, ffn)
+    dh, grads = feed_forward_backward(dh, ffn)
     dh, grads["ffn_norm"] = rms_norm_backward(dh, norm2)
     dx = dy + dh
     dh = drop_backward(dx, drop1)
@@ -169,37 +193,94 @@ def block_backward(dy, saved):
 
 def self_attention(x, p, config: Config, angles, mask, cache, i: int):
     """x: (B, T, D) -> (B, T, D), the cache with the keys and values of x, and what backward needs."""
-    q, q_saved = linear(x, p["attention.q"])
-    k, k_saved = linear(x, p["attention.k"])
-    v, v_saved = linear(x, p["attention.v"])
-    q, q_turned = rope(split_heads(q, config.n_heads), *angles)  # (B, H, T, K)
-    k, k_turned = rope(split_heads(k, config.n_kv_heads), *angles)  # (B, G, T, K)
+    q, q_saved = project(x, p, "attention.q")
+    k, k_saved = project(x, p, "attention.k")
+    v, v_saved = project(x, p, "attention.v")
+    q, q_normed = head_norm(split_heads(q, config.n_heads), p, "attention.q_norm", config)  # (B, H, T, K)
+    k, k_normed = head_norm(split_heads(k, config.n_kv_heads), p, "attention.k_norm", config)  # (B, G, T, K)
+    q, q_turned = rope(q, *angles)
+    k, k_turned = rope(k, *angles)
     v = split_heads(v, config.n_kv_heads)
     if cache is not None:
         cache, k, v = append(cache, i, k, v)  # (B, G, S, K)
-    y, attended = attention(q, k, v, mask, config.d_head**-0.5)
-    out, o_saved = linear(merge_heads(y), p["attention.o"])
-    return out, cache, (q_saved, k_saved, v_saved, q_turned, k_turned, attended, o_saved, config)
+    seen = mask._replace(window=None) if i in config.full_layers else mask
+    y, attended = attention(q, k, v, seen, config.d_head**-0.5)
+    out, o_saved = project(merge_heads(y), p, "attention.o")
+    return out, cache, (q_saved, k_saved, v_saved, q_normed, k_normed, q_turned, k_turned, attended, o_saved, config)
 
 
 def self_attention_backward(dout, saved):
     """Return dx: (B, T, D) and the gradients of q, k, v and o."""
-    q_saved, k_saved, v_saved, q_turned, k_turned, attended, o_saved, config = saved
-    grads = {}
-    dy, grads["attention.o"] = linear_backward(dout, o_saved)
+    q_saved, k_saved, v_saved, q_normed, k_normed, q_turned, k_turned, attended, o_saved, config = saved
+    dy, grads = project_backward(dout, o_saved, "attention.o")
     dq, dk, dv = attention_backward(split_heads(dy, config.n_heads), attended)
-    dq = merge_heads(rope_backward(dq, q_turned))
-    dk = merge_heads(rope_backward(dk, k_turned))
-    dxq, grads["attention.q"] = linear_backward(dq, q_saved)
-    dxk, grads["attention.k"] = linear_backward(dk, k_saved)
-    dxv, grads["attention.v"] = linear_backward(merge_heads(dv), v_saved)
-    return dxq + dxk + dxv, grads
+    dq, dq_norm = head_norm_backward(rope_backward(dq, q_turned), q_normed, "attention.q_norm")
+    dk, dk_norm = head_norm_backward(rope_backward(dk, k_turned), k_normed, "attention.k_norm")
+    dxq, dq = project_backward(merge_heads(dq), q_saved, "attention.q")
+    dxk, dk = project_backward(merge_heads(dk), k_saved, "attention.k")
+    dxv, dv = project_backward(merge_heads(dv), v_saved, "attention.v")
+    return dxq + dxk + dxv, grads | dq | dk | dv | dq_norm | dk_norm
+
+
+def head_norm(x, p, name: str, config: Config):
+    """x: (B, n, T, K) with each head at unit root-mean-square times a gain that all heads share, or x where there is none."""
+    return rms_norm(x, p[name], config.norm_eps) if config.qk_norm else (x, None)
+
+
+def head_norm_backward(dy, saved, name: str):
+    """Return dx: (B, n, T, K) and the gradient of the gain, by its name."""
+    if saved is None:
+        return dy, {}
+    dx, dgain = rms_norm_backward(dy, saved)
+    return dx, {name: dgain}
+
+
+def feed_forward(x, p, config: Config):
+    """x: (B, T, D) -> (B, T, D) and what backward needs. With biases it is put together from its parts."""
+    if not config.ffn_bias:
+        y, saved = swiglu(x, p["ffn.gate"], p["ffn.up"], p["ffn.down"])
+        return y, (config, saved)
+    a, gate_saved = project(x, p, "ffn.gate")
+    b, up_saved = project(x, p, "ffn.up")
+    s, silu_saved = silu(a)
+    y, down_saved = project(s * b, p, "ffn.down")
+    return y, (config, (gate_saved, up_saved, silu_saved, s, b, down_saved))
+
+
+def feed_forward_backward(dy, saved):
+    """Return dx: (B, T, D) and the gradients of gate, up and down."""
+    config, saved = saved
+    if not config.ffn_bias:
+        dx, *dffn = swiglu_backward(dy, saved)
+        return dx, dict(zip(FFN, dffn, strict=True))
+    gate_saved, up_saved, silu_saved, s, b, down_saved = saved
+    dh, grads = project_backward(dy, down_saved, "ffn.down")
+    dx_gate, dgate = project_backward(silu_backward(dh * b, silu_saved), gate_saved, "ffn.gate")
+    dx_up, dup = project_backward(dh * s, up_saved, "ffn.up")
+    return dx_gate + dx_up, grads | dgate | dup
+
+
+def project(x, p, name: str):
+    """x: (..., D) times the matrix of that name, plus its bias where it has one, and what backward needs."""
+    bias = p.get(f"{name}_bias")
+    y, saved = linear(x, p[name]) if bias is None else affine(x, p[name], bias)
+    return y, (bias is not None, saved)
+
+
+def project_backward(dy, saved, name: str):
+    """Return dx: (..., D) and the gradients of the matrix and its bias, by their names."""
+    biased, saved = saved
+    if not biased:
+        dx, dweight = linear_backward(dy, saved)
+        return dx, {name: dweight}
+    dx, dweight, dbias = affine_backward(dy, saved)
+    return dx, {name: dweight, f"{name}_bias": dbias}
 
 
 def angles_at(positions, config: Config, dtype):
     """cos and sin of every position's rotary angles: (T, K/2), or (B, 1, T, K/2) for positions (B, T)."""
     frequencies = rope_frequencies(config.d_head, config.rope_theta, config.rope_scaling)
-    cos, sin = rope_angles(positions, frequencies, dtype)
+    cos, sin = rope_angles(positions, frequencies, dtype, rope_amplitude(config.rope_scaling))
     if positions.ndim == 1:
         return cos, sin
     xp = namespace(cos)
@@ -211,25 +292,35 @@ def head(params: Mapping[str, Any], config: Config):
     return namespace(params["embedding"]).matrix_transpose(params["embedding"]) if config.tied else params["lm_head"]
 
 
-MODEL_TYPES = ("llama", "mistral")  # of config.json
+MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")  # of config.json
 BASE_PREFIX = "model."  # of tensor names; a file saved without the head lacks it
 BUFFERS = (r".*\.rotary_emb\.inv_freq",)  # tensors of old files that nobody learns
 
 
+def hugging_face_type(config: Config) -> str:
+    """The model_type whose code in transformers computes a configuration. Raises ValueError where none does."""
+    c = config
+    kinds = {
+        "llama": c.window is None and not c.qk_norm and c.qkv_bias == c.o_bias,
+        "mistral": not (c.full_layers or c.qkv_bias or c.o_bias or c.ffn_bias or c.qk_norm),
+        "qwen2": c.qkv_bias and not (c.o_bias or c.ffn_bias or c.qk_norm),
+        "qwen3": c.qk_norm and c.qkv_bias == c.o_bias and not c.ffn_bias,
+    }
+    fitting = next((kind for kind, fits in kinds.items() if fits), None)
+    if fitting is None:
+        raise ValueError(
+            f"transformers has no model with the biases, norms and windows of {config}; it cannot be written for it."
+        )
+    return fitting
+
+
 def hugging_face_config(config: Config) -> dict[str, Any]:
     """config.json's fields, in the spellings of transformers 4 and 5 both."""
-    scaling = None
-    if config.rope_scaling is not None:
-        scaling = {
-            "rope_type": "llama3",
-            "factor": config.rope_scaling.factor,
-            "low_freq_factor": config.rope_scaling.low_freq_factor,
-            "high_freq_factor": config.rope_scaling.high_freq_factor,
-            "original_max_position_embeddings": config.rope_scaling.original_max_position,
-        }
+    kind = hugging_face_type(config)
+    scaling = scaling_fields(config.rope_scaling)
     fields = {
-        "architectures": ["LlamaForCausalLM" if config.window is None else "MistralForCausalLM"],
-        "model_type": "llama" if config.window is None else "mistral",
+        "architectures": [f"{kind.capitalize()}ForCausalLM"],
+        "model_type": kind,
         "vocab_size": config.vocab_size,
         "hidden_size": config.d_model,
         "num_hidden_layers": config.n_layers,
@@ -241,14 +332,67 @@ def hugging_face_config(config: Config) -> dict[str, Any]:
         "rms_norm_eps": config.norm_eps,
         "tie_word_embeddings": config.tied,
         "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
+        "attention_bias": config.o_bias,
+        "mlp_bias": config.ffn_bias,
         "attention_dropout": 0.0,
         "rope_theta": config.rope_theta,
         "rope_scaling": scaling,
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta} | (scaling or {}),
     }
-    return fields if config.window is None else fields | {"sliding_window": config.window}
+    if kind == "mistral":
+        fields["sliding_window"] = config.window
+    elif kind != "llama":
+        windowed = [config.window is not None and i not in config.full_layers for i in range(config.n_layers)]
+        fields["use_sliding_window"] = config.window is not None
+        fields["sliding_window"] = config.window
+        fields["max_window_layers"] = windowed.index(True) if True in windowed else config.n_layers
+        fields["layer_types"] = ["sliding_attention" if w else "full_attention" for w in windowed]
+    return fields
+
+
+def scaling_fields(scaling: RopeScaling | None) -> dict[str, Any] | None:
+    """The fields of rope_scaling."""
+    if scaling is None:
+        return None
+    fields = {"rope_type": scaling.kind, "factor": scaling.factor}
+    if isinstance(scaling, Llama3Scaling):
+        fields["low_freq_factor"] = scaling.low_freq_factor
+        fields["high_freq_factor"] = scaling.high_freq_factor
+        fields["original_max_position_embeddings"] = scaling.original_max_position
+    elif isinstance(scaling, YarnScaling):
+        fields["original_max_position_embeddings"] = scaling.original_max_position
+        fields["beta_fast"], fields["beta_slow"] = scaling.fast_turns, scaling.slow_turns
+        fields["attention_factor"], fields["truncate"] = scaling.amplitude, scaling.whole
+    return fields
+
+
+def read_scaling(fields: Mapping[str, Any], max_positions: int) -> RopeScaling | None:
+    """The scaling that rope_scaling or rope_parameters describes. Raises ValueError for a kind that is not computed here."""
+    kind = fields.get("rope_type", fields.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind == "linear":
+        return LinearScaling(float(fields["factor"]))
+    if kind == "llama3":
+        original = fields["original_max_position_embeddings"]
+        return Llama3Scaling(fields["factor"], fields["low_freq_factor"], fields["high_freq_factor"], original)
+    if kind != "yarn":
+        raise ValueError(
+            f"config.json has rope_type={kind!r}; rotary positions are plain here, or scaled as linear, llama3 or yarn."
+        )
+    original = fields.get("original_max_position_embeddings") or max_positions
+    factor = fields.get("factor") or max_positions / original
+    amplitude = fields.get("attention_factor")
+    if amplitude is None:
+        over, under = fields.get("mscale") or 0, fields.get("mscale_all_dim") or 0
+        amplitude = yarn_amplitude(factor, over) / yarn_amplitude(factor, under) if over and under else yarn_amplitude(factor, 1)
+    fast, slow = float(fields.get("beta_fast") or 32), float(fields.get("beta_slow") or 1)
+    return YarnScaling(float(factor), original, fast, slow, float(amplitude), fields.get("truncate", True))
+
+
+def yarn_amplitude(factor: float, weight: float) -> float:
+    """YaRN's amplitude for a context longer by a factor (arXiv:2309.00071, equation 22)."""
+    return 0.1 * weight * math.log(factor) + 1 if factor > 1 else 1.0
 
 
 def from_hugging_face(fields: Mapping[str, Any]) -> Config:
@@ -256,59 +400,83 @@ def from_hugging_face(fields: Mapping[str, Any]) -> Config:
 
     Raises ValueError for a variant of Llama that this file does not compute.
     """
-    mistral = fields["model_type"] == "mistral"
+    kind = fields["model_type"]
     rope_fields = {**(fields.get("rope_scaling") or {}), **(fields.get("rope_parameters") or {})}
-    kind = rope_fields.get("rope_type", rope_fields.get("type", "default"))
     partial = rope_fields.get("partial_rotary_factor", fields.get("partial_rotary_factor") or 1)
     computed = {
         f"hidden_act={fields.get('hidden_act')!r}": fields.get("hidden_act", "silu") == "silu",
-        "attention_bias=True": not fields.get("attention_bias"),
-        "mlp_bias=True": not fields.get("mlp_bias"),
-        f"rope_type={kind!r}": kind in ("default", "llama3"),
         f"partial_rotary_factor={partial}": partial == 1,
     }
     if unknown := [setting for setting, known in computed.items() if not known]:
-        raise ValueError(
-            f"config.json has {', '.join(unknown)}; this Llama has SiLU, no biases, and rotary positions over the whole head, "
-            "plain or scaled as llama3."
-        )
-    scaling = None
-    if kind == "llama3":
-        original = rope_fields["original_max_position_embeddings"]
-        scaling = RopeScaling(rope_fields["factor"], rope_fields["low_freq_factor"], rope_fields["high_freq_factor"], original)
-    n_heads = fields["num_attention_heads"]
+        raise ValueError(f"config.json has {', '.join(unknown)}; this Llama has SiLU, and rotary positions over the whole head.")
+    n_heads, n_layers = fields["num_attention_heads"], fields["num_hidden_layers"]
+    max_positions = fields.get("max_position_embeddings", DEFAULTS[kind]["max_position_embeddings"])
+    biased = bool(fields.get("attention_bias")) and kind in ("llama", "qwen3")
+    window, full_layers = read_windows(fields)
     return Config(
         vocab_size=fields["vocab_size"],
         d_model=fields["hidden_size"],
-        n_layers=fields["num_hidden_layers"],
+        n_layers=n_layers,
         n_heads=n_heads,
-        n_kv_heads=fields.get("num_key_value_heads") or n_heads,
-        d_head=fields.get("head_dim") or fields["hidden_size"] // n_heads,
+        n_kv_heads=fields.get("num_key_value_heads", DEFAULTS[kind]["num_key_value_heads"]) or n_heads,
+        d_head=fields.get("head_dim") or DEFAULTS[kind].get("head_dim") or fields["hidden_size"] // n_heads,
         d_ff=fields["intermediate_size"],
-        max_positions=fields.get("max_position_embeddings", 131_072 if mistral else 2048),
+        max_positions=max_positions,
         rope_theta=float(rope_fields.get("rope_theta", fields.get("rope_theta", 10_000.0))),
         norm_eps=fields.get("rms_norm_eps", 1e-6),
         tied=fields.get("tie_word_embeddings", False),
-        window=fields.get("sliding_window", 4096) if mistral else None,
-        rope_scaling=scaling,
+        window=window,
+        full_layers=full_layers,
+        qkv_bias=biased or kind == "qwen2",
+        o_bias=biased,
+        ffn_bias=bool(fields.get("mlp_bias")) and kind == "llama",
+        qk_norm=kind == "qwen3",
+        rope_scaling=read_scaling(rope_fields, max_positions),
     )
+
+
+# transformers' own, where config.json leaves a field out
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {"max_position_embeddings": 2048, "num_key_value_heads": None},
+    "mistral": {"max_position_embeddings": 131_072, "num_key_value_heads": 8},
+    "qwen2": {"max_position_embeddings": 32_768, "num_key_value_heads": 32},
+    "qwen3": {"max_position_embeddings": 32_768, "num_key_value_heads": 32, "head_dim": 128},
+}
+
+
+def read_windows(fields: Mapping[str, Any]) -> tuple[int | None, tuple[int, ...]]:
+    """The window, and the layers that see everything in spite of it."""
+    kind, n_layers = fields["model_type"], fields["num_hidden_layers"]
+    if kind == "mistral":
+        return fields.get("sliding_window", 4096), ()
+    if kind == "llama" or not fields.get("use_sliding_window"):
+        return None, ()
+    window = fields.get("sliding_window", 4096)
+    full = list(range(min(fields.get("max_window_layers", 28), n_layers)))
+    if types := fields.get("layer_types"):
+        full = [i for i, layer_type in enumerate(types) if layer_type == "full_attention"]
+    return (None, ()) if window is None or len(full) == n_layers else (window, tuple(full))
 
 
 def hugging_face_names(config: Config) -> dict[str, tuple[str, bool]]:
     """Each parameter's name in model.safetensors, and whether it lies there transposed, as (out, in)."""
-    block = {
-        "attention_norm": ("input_layernorm", False),
-        "attention.q": ("self_attn.q_proj", True),
-        "attention.k": ("self_attn.k_proj", True),
-        "attention.v": ("self_attn.v_proj", True),
-        "attention.o": ("self_attn.o_proj", True),
-        "ffn_norm": ("post_attention_layernorm", False),
-        "ffn.gate": ("mlp.gate_proj", True),
-        "ffn.up": ("mlp.up_proj", True),
-        "ffn.down": ("mlp.down_proj", True),
+    parts = {
+        "attention_norm": "input_layernorm",
+        "attention.q": "self_attn.q_proj",
+        "attention.k": "self_attn.k_proj",
+        "attention.v": "self_attn.v_proj",
+        "attention.o": "self_attn.o_proj",
+        "attention.q_norm": "self_attn.q_norm",
+        "attention.k_norm": "self_attn.k_norm",
+        "ffn_norm": "post_attention_layernorm",
+        "ffn.gate": "mlp.gate_proj",
+        "ffn.up": "mlp.up_proj",
+        "ffn.down": "mlp.down_proj",
     }
     names = {"embedding": ("model.embed_tokens.weight", False)}
     for i in range(config.n_layers):
-        names |= {f"layers.{i}.{ours}": (f"model.layers.{i}.{theirs}.weight", t) for ours, (theirs, t) in block.items()}
+        for ours, shape in block_shapes(config).items():
+            part, kind = parts[ours.removesuffix("_bias")], "bias" if ours.endswith("_bias") else "weight"
+            names[f"layers.{i}.{ours}"] = (f"model.layers.{i}.{part}.{kind}", len(shape) == 2)
     names["norm"] = ("model.norm.weight", False)
     return names if config.tied else names | {"lm_head": ("lm_head.weight", True)}

@@ -8,19 +8,23 @@ from hypothesis import strategies as st
 from refllm.conformance.gradients import gradient_error
 from refllm.conformance.strategies import normals
 from refllm.layers.rope import (
-    RopeScaling,
+    LinearScaling,
+    Llama3Scaling,
+    YarnScaling,
     rope,
+    rope_amplitude,
     rope_angles,
     rope_backward,
     rope_frequencies,
     rope_interleaved,
     rope_interleaved_backward,
 )
+from refllm.models import llama
 
 BOTH = pytest.mark.parametrize(
     ("turn", "backward"), [(rope, rope_backward), (rope_interleaved, rope_interleaved_backward)], ids=["rope", "interleaved"]
 )
-LLAMA_3_1 = RopeScaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position=8192)
+LLAMA_3_1 = Llama3Scaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position=8192)
 
 
 def angles(positions, K, theta=10_000.0):
@@ -94,31 +98,27 @@ def test_they_agree_with_torch(turn, backward, assert_agrees_with_torch):
     assert_agrees_with_torch(lambda x: turn(x, cos, sin), backward, (x,), theirs)
 
 
+SCALINGS = [
+    *(None, LLAMA_3_1, Llama3Scaling(32.0, 1.0, 4.0, 8192), LinearScaling(4.0)),
+    *(YarnScaling(4.0, 32_768), YarnScaling(40.0, 4096, 16.0, 2.0, 1.3, whole=False), YarnScaling(2.0, 16)),
+]
+
+
 @pytest.mark.oracle
-@pytest.mark.parametrize("scaling", [None, LLAMA_3_1, RopeScaling(32.0, 1.0, 4.0, 8192)])
-def test_frequencies_agree_with_transformers(scaling):
-    pytest.importorskip("torch")
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_frequencies_and_amplitude_agree_with_transformers(scaling, transformers_in_float64):
     from transformers import LlamaConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-    spelled = {"rope_type": "default", "rope_theta": 500_000.0}
-    if scaling is not None:
-        spelled = {
-            "rope_type": "llama3",
-            "rope_theta": 500_000.0,
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_max_position,
-        }
+    spelled = {"rope_theta": 500_000.0} | (llama.scaling_fields(scaling) or {"rope_type": "default"})
     config = LlamaConfig(hidden_size=256, num_attention_heads=2, max_position_embeddings=131_072, rope_parameters=spelled)
     if scaling is None:
-        from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
-
-        theirs = LlamaRotaryEmbedding(config).inv_freq.numpy()
+        theirs, amplitude = LlamaRotaryEmbedding(config).inv_freq, 1.0
     else:
-        theirs = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")[0].numpy()
-    np.testing.assert_allclose(rope_frequencies(128, 500_000.0, scaling), theirs, rtol=1e-6)  # theirs are float32
+        theirs, amplitude = ROPE_INIT_FUNCTIONS[scaling.kind](config, "cpu")
+    np.testing.assert_allclose(rope_frequencies(128, 500_000.0, scaling), theirs.numpy(), rtol=1e-14)
+    assert rope_amplitude(scaling) == amplitude
 
 
 def test_scaled_frequencies_are_those_of_llama_3_1_by_wavelength():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from refllm.conformance.gradients import complex_step
 from refllm.decoding import new_cache
 from refllm.layers.dropout import Dropout
-from refllm.layers.rope import RopeScaling
+from refllm.layers.rope import LinearScaling, Llama3Scaling, YarnScaling
 from refllm.models import ARCHITECTURES, architecture
 from refllm.models.model import Model
 
@@ -19,12 +19,13 @@ POSITIONS = 16
 
 @st.composite
 def llamas(draw):
-    """Small ones of every kind: odd sizes, one key/value head or more, tied or not, with a window or without, scaled or not."""
+    """Small ones of every kind: odd sizes, one key/value head or more, tied, windowed, scaled, biased, normalised, or not."""
     n_kv_heads = draw(st.integers(1, 3))
+    n_layers, window = draw(st.integers(1, 2)), draw(st.none() | st.integers(1, 5))
     return architecture("llama").Config(
         vocab_size=draw(st.integers(2, 13)),
         d_model=draw(st.integers(1, 7)),
-        n_layers=draw(st.integers(1, 2)),
+        n_layers=n_layers,
         n_heads=n_kv_heads * draw(st.integers(1, 3)),
         n_kv_heads=n_kv_heads,
         d_head=2 * draw(st.integers(1, 3)),
@@ -32,8 +33,13 @@ def llamas(draw):
         max_positions=POSITIONS,
         rope_theta=draw(st.sampled_from([10.0, 10_000.0])),
         tied=draw(st.booleans()),
-        window=draw(st.none() | st.integers(1, 5)),
-        rope_scaling=draw(st.none() | st.just(RopeScaling(8.0, 1.0, 4.0, 32))),
+        window=window,
+        full_layers=() if window is None else draw(st.sampled_from([(), (n_layers - 1,)])),
+        qkv_bias=draw(st.booleans()),
+        o_bias=draw(st.booleans()),
+        ffn_bias=draw(st.booleans()),
+        qk_norm=draw(st.booleans()),
+        rope_scaling=draw(st.sampled_from([None, LinearScaling(2.0), Llama3Scaling(8.0, 1.0, 4.0, 32), YarnScaling(4.0, 32)])),
     )
 
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from refllm import checkpoints
-from refllm.layers.rope import RopeScaling
+from refllm.layers.rope import LinearScaling, Llama3Scaling, YarnScaling
 from refllm.models import llama
 from refllm.models.model import Model
 from refllm.models.parameters import count
@@ -20,22 +20,75 @@ KINDS = {
     "grouped queries": SMALL,
     "one key/value head": replace(SMALL, n_kv_heads=1),
     "as many keys as queries, tied": replace(SMALL, n_kv_heads=4, tied=True),
-    "Llama 3": replace(SMALL, rope_theta=500.0, rope_scaling=RopeScaling(8.0, 1.0, 4.0, 16)),
+    "Llama 3": replace(SMALL, rope_theta=500.0, rope_scaling=Llama3Scaling(8.0, 1.0, 4.0, 16)),
     "Mistral": replace(SMALL, window=3),
+    "biases everywhere": replace(SMALL, qkv_bias=True, o_bias=True, ffn_bias=True, rope_scaling=LinearScaling(3.0)),
+    "Qwen 2": replace(SMALL, qkv_bias=True, tied=True),
+    "Qwen 2 with a window": replace(SMALL, qkv_bias=True, window=2, full_layers=(0,)),
+    "Qwen 3": replace(SMALL, qk_norm=True, rope_scaling=YarnScaling(4.0, 8, 2.0, 0.5, 1.1)),
+    "Qwen 3 with biases and a window": replace(SMALL, qk_norm=True, qkv_bias=True, o_bias=True, window=4),
 }
+CLASSES = {"Mistral": "Mistral", "Qwen 2": "Qwen2", "Qwen 3": "Qwen3"}
+
+
+@st.composite
+def configs(draw):
+    """Small ones of every kind that transformers computes."""
+    n_kv_heads, n_layers = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    n_heads = n_kv_heads * draw(st.integers(1, 3))
+    kind = draw(st.sampled_from(["llama", "mistral", "qwen2", "qwen3"]))
+    window = None if kind == "llama" else draw(st.none() | st.integers(2, 5))  # 1 makes the gradients of q and k zero
+    windowed = {"window": window}
+    if kind.startswith("qwen") and window is not None:
+        windowed["full_layers"] = draw(st.sampled_from([(), (0,)] if n_layers == 2 else [()]))
+    biased = kind == "qwen2" or (kind in ("llama", "qwen3") and draw(st.booleans()))
+    return llama.Config(
+        vocab_size=draw(st.integers(2, 13)),
+        d_model=n_heads * draw(st.integers(4, 6)),  # transformers asks for a multiple; fewer features cancel in the norm
+        n_layers=n_layers,
+        n_heads=n_heads,
+        n_kv_heads=n_kv_heads,
+        d_head=2 * draw(st.integers(1, 5)),
+        d_ff=draw(st.integers(1, 9)),
+        max_positions=32,
+        rope_theta=draw(st.sampled_from([50.0, 10_000.0])),
+        norm_eps=draw(st.sampled_from([1e-6, 1e-2])),
+        tied=draw(st.booleans()),
+        **windowed,
+        qkv_bias=biased,
+        o_bias=biased and kind != "qwen2",
+        ffn_bias=kind == "llama" and draw(st.booleans()),
+        qk_norm=kind == "qwen3",
+        rope_scaling=draw(
+            st.sampled_from([None, LinearScaling(2.0), Llama3Scaling(8.0, 1.0, 4.0, 16), YarnScaling(4.0, 8, 2.0, 0.5, 1.2)])
+        ),
+    )
 
 
 @pytest.mark.oracle
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_and_gradients_are_those_of_transformers(kind, random_parameters, transformers_in_float64, tmp_path):
+    theirs = compare_with_transformers(KINDS[kind], random_parameters, transformers_in_float64, tmp_path)
+    expected = next((name for start, name in CLASSES.items() if kind.startswith(start)), "Llama")
+    assert type(theirs).__name__ == f"{expected}ForCausalLM"
+
+
+@pytest.mark.oracle
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # the dtype of torch stays switched for all examples
+@given(config=configs())
+def test_any_configuration_agrees_with_transformers(config, random_parameters, transformers_in_float64, tmp_path_factory):
+    compare_with_transformers(config, random_parameters, transformers_in_float64, tmp_path_factory.mktemp("llama"))
+
+
+def compare_with_transformers(config, random_parameters, transformers_in_float64, folder):
+    """Hold logits and every gradient to those of the model that transformers makes of the folder we write; return it."""
     import torch
 
-    config = KINDS[kind]
     params = random_parameters(llama.parameter_shapes(config), 0)
     model = Model(llama, config, params)
-    checkpoints.save(tmp_path, model)
-    theirs = transformers_in_float64.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
-    assert type(theirs).__name__ == ("MistralForCausalLM" if config.window else "LlamaForCausalLM")
+    checkpoints.save(folder, model)
+    assert checkpoints.load(folder).config == config
+    theirs = transformers_in_float64.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
     rng = np.random.default_rng(1)
     tokens, targets = rng.integers(0, config.vocab_size, (2, 2, 11))
     logits = theirs(torch.from_numpy(tokens)).logits
@@ -49,6 +102,7 @@ def test_logits_and_gradients_are_those_of_transformers(kind, random_parameters,
         expected = expected.T if transposed else expected
         assert np.all(np.abs(gradients[ours] - expected) <= 1e-11 * np.max(np.abs(expected))), ours
     assert not named
+    return theirs
 
 
 @pytest.mark.oracle
@@ -94,7 +148,7 @@ def test_a_published_size_has_the_published_number_of_parameters(published, size
     theta=st.sampled_from([10_000.0, 500_000.0]),
     tied=st.booleans(),
     window=st.none() | st.integers(1, 4096),
-    scaling=st.none() | st.just(RopeScaling(32.0, 1.0, 4.0, 8192)),
+    scaling=st.sampled_from([None, LinearScaling(2.0), Llama3Scaling(32.0, 1.0, 4.0, 8192), YarnScaling(4.0, 64, whole=False)]),
 )
 def test_a_configuration_is_read_back_in_the_spelling_of_transformers_4_or_5(theta, tied, window, scaling):
     config = replace(SMALL, rope_theta=theta, tied=tied, window=window, rope_scaling=scaling)
@@ -124,16 +178,31 @@ def test_fields_left_out_have_the_defaults_of_transformers():
     ("change", "named"),
     [
         ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
-        ({"attention_bias": True}, "attention_bias=True"),
-        ({"mlp_bias": True}, "mlp_bias=True"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": None}, "rope_type='linear'"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rope_type='yarn'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}, "rope_parameters": None}, "rope_type='dynamic'"),
+        ({"rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, "rope_type='longrope'"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
     ],
 )
 def test_a_variant_that_is_not_computed_is_refused_by_name(change, named):
-    with pytest.raises(ValueError, match=f"config.json has {named}; this Llama"):
+    with pytest.raises(ValueError, match=f"config.json has {named}; "):
         llama.from_hugging_face({**llama.hugging_face_config(SMALL), **change})
+
+
+def test_what_transformers_has_no_model_for_is_not_written():
+    for config in (
+        replace(SMALL, o_bias=True),
+        replace(SMALL, qk_norm=True, ffn_bias=True),
+        replace(SMALL, window=2, ffn_bias=True),
+    ):
+        with pytest.raises(ValueError, match="transformers has no model with the biases, norms and windows of Config"):
+            llama.hugging_face_config(config)
+
+
+def test_yarns_amplitude_follows_from_its_factor_where_it_is_not_given():
+    fields = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8}
+    assert llama.read_scaling(fields, 32).amplitude == 0.1 * np.log(4.0) + 1
+    assert llama.read_scaling(fields | {"mscale": 1.0, "mscale_all_dim": 1.0}, 32).amplitude == 1.0
+    assert llama.read_scaling(fields | {"factor": None}, 64).factor == 8.0
 
 
 def test_sizes_that_do_not_fit_each_other_are_refused():
@@ -141,5 +210,9 @@ def test_sizes_that_do_not_fit_each_other_are_refused():
         replace(SMALL, n_kv_heads=3)
     with pytest.raises(ValueError, match="d_head=5 is odd"):
         replace(SMALL, d_head=5)
+    with pytest.raises(ValueError, match=r"full_layers=\(0,\) needs a window, and layers from 0 to 1"):
+        replace(SMALL, full_layers=(0,))
+    with pytest.raises(ValueError, match=r"full_layers=\(2,\) needs a window, and layers from 0 to 1"):
+        replace(SMALL, window=2, full_layers=(2,))
     with pytest.raises(ValueError, match="n_heads=0 cannot be; it must be at least 1"):
         replace(SMALL, n_heads=0)

@@ -19,7 +19,7 @@ from refllm.decoding import sampling
 from refllm.decoding.generate import generate
 from refllm.layers.attention import Mask
 from refllm.layers.kv_cache import KVCache, append
-from refllm.layers.rope import RopeScaling
+from refllm.layers.rope import LinearScaling, Llama3Scaling, YarnScaling
 from refllm.models import architecture
 from refllm.models.model import Model
 from refllm.models.parameters import count
@@ -238,7 +238,10 @@ MODELS = [
     ("gpt2", GPT2 | {"n_heads": 1, "n_layers": 1, "activation": "gelu_erf", "norm_eps": 0.25}),
     ("llama", LLAMA | {"n_kv_heads": 2}),
     ("llama", LLAMA | {"n_kv_heads": 4, "tied": True, "window": 2, "norm_eps": 0.25}),
-    ("llama", LLAMA | {"n_kv_heads": 1, "n_layers": 1, "rope_scaling": RopeScaling(4.0, 1.0, 4.0, 16)}),
+    ("llama", LLAMA | {"n_kv_heads": 1, "n_layers": 1, "rope_scaling": Llama3Scaling(4.0, 1.0, 4.0, 16)}),
+    ("llama", LLAMA | {"n_kv_heads": 2, "window": 2, "full_layers": (1,), "qkv_bias": True, "rope_scaling": LinearScaling(2.0)}),
+    ("llama", LLAMA | {"n_kv_heads": 2, "n_layers": 1, "qkv_bias": True, "o_bias": True, "ffn_bias": True}),
+    ("llama", LLAMA | {"n_kv_heads": 2, "n_layers": 1, "qk_norm": True, "rope_scaling": YarnScaling(4.0, 99, 8.0, 1.0, 1.2)}),
 ]
 
 
@@ -266,7 +269,8 @@ def test_a_models_definition_and_its_complex_step_agree_with_refllm(name, fields
 def test_a_models_table_and_count_are_those_of_its_parameters(name, fields):
     config = architecture(name).Config(**fields)
     letters = {"V": "vocab_size", "D": "d_model", "H": "n_heads", "G": "n_kv_heads", "K": "d_head", "F": "d_ff"}
-    letters |= {"P": "max_positions", "L": "n_layers", "tied": "tied"}
+    letters |= {"P": "max_positions", "L": "n_layers"}
+    letters |= {flag: flag for flag in ("tied", "qkv_bias", "o_bias", "ffn_bias", "qk_norm")}
     sizes = {letter: getattr(config, field, None) for letter, field in letters.items()}
     rows = specification.entries(f"models/{name}", "Parameter")
     stated = {
@@ -277,6 +281,9 @@ def test_a_models_table_and_count_are_those_of_its_parameters(name, fields):
     if getattr(config, "tied", False):
         del stated["lm_head"]
     shapes = architecture(name).parameter_shapes(config)
+    optional = [n for n in stated if n.endswith(("q_norm", "k_norm")) or (name == "llama" and n.endswith("_bias"))]
+    for absent in [n for n in optional if n not in shapes]:
+        del stated[absent]
     assert stated == shapes
     formula = definitions()[f"{name}_parameter_count"]
     assert formula(*(sizes[n] for n in inspect.signature(formula).parameters)) == count(shapes)
