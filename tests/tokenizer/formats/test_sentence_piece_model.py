@@ -30,6 +30,7 @@ def model_file(pieces, trainer=b"", normalizer=b""):
 
 
 BPE = field(3, 2) + field(35, 1)
+UNIGRAM = field(3, 1) + field(35, 1)
 PLAIN = field(4, 0)
 PIECES = [
     ("<unk>", 0.0, UNKNOWN),
@@ -79,14 +80,23 @@ def test_a_small_file_is_read(path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (model_file(PIECES, field(35, 1), PLAIN), "its algorithm is 'Unigram'; what is read here is 'BPE'."),
-        (model_file(PIECES, BPE, PLAIN + field(2, b"map")), "its character map is True; what is read here is False."),
-        (model_file(PIECES, BPE), "its removal of extra spaces is True; what is read here is False."),
+        (model_file(PIECES, field(3, 3), PLAIN), "its algorithm is 'Word'; what is read here is 'BPE' or 'Unigram'."),
+        (model_file(PIECES, BPE, PLAIN + field(2, b"map")), "its character map is damaged: it has 3 bytes and needs 4 at least."),
+        (
+            model_file(PIECES, BPE, PLAIN) + field(5, field(2, b"map")),
+            "its character map for decoding is True; what is read here",
+        ),
         (model_file(PIECES, BPE, PLAIN + field(5, 0)), "its escaping of spaces is False; what is read here is True."),
-        (model_file(PIECES, BPE + field(24, 1), PLAIN), "its space as suffix is True; what is read here is False."),
+        (
+            model_file([*PIECES, ("a b", 0.0, USER_DEFINED)], BPE, PLAIN),
+            "its pieces with a plain space is True; what is read here",
+        ),
+        (model_file([*PIECES, ("a", 0.0, NORMAL)], BPE, PLAIN), "two pieces of the vocabulary are the same."),
+        (model_file([*PIECES, ("b", float("nan"), NORMAL)], UNIGRAM, PLAIN), "a score of the vocabulary is not a finite number."),
+        (model_file([*PIECES, ("", 0.0, NORMAL)], UNIGRAM, PLAIN), "the vocabulary has an empty piece."),
         (model_file([*PIECES, ("b", 0.0, UNUSED)], BPE, PLAIN), "its unused pieces is True; what is read here is False."),
         (model_file(PIECES[:100], BPE, PLAIN), "the vocabulary has pieces for 97 of the 256 bytes; it needs all or none."),
-        (model_file(PIECES[1:3], field(3, 2), PLAIN), "the vocabulary has neither pieces for bytes nor one for what is unknown"),
+        (model_file(PIECES[1:3], field(3, 2), PLAIN), "the vocabulary has no piece for what is unknown; it needs one."),
         (b"\n", "is not a whole tokenizer.model"),
         (b"\nnot a model, but a text that begins with a line's end", "is not a whole tokenizer.model"),
     ],
