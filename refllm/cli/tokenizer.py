@@ -27,7 +27,9 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="The tokenizer.json to write, or a folder to write it in.")],
     pattern: Annotated[
         str,
-        typer.Option("--pattern", help="What cuts text into words: gpt2, cl100k, o200k, llama3, none, or a regular expression."),
+        typer.Option(
+            "--pattern", help="What cuts text into words: gpt2, cl100k, o200k, llama3, qwen2, none, or a regular expression."
+        ),
     ] = "gpt2",
     ties: Annotated[
         str,

@@ -16,14 +16,21 @@ from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
 from refllm.tokenizer.learn_merges import Learned, Pair, Progress, learn_merges
 from refllm.tokenizer.text import repaired
 from refllm.tokenizer.tokenizer import AddedToken, Tokenizer
-from refllm.tokenizer.words.patterns import CL100K, GPT2, LLAMA3, O200K
-from refllm.tokenizer.words.pretokenize import CUTS, chunked, words
+from refllm.tokenizer.words.patterns import CL100K, GPT2, LLAMA3, O200K, QWEN2
+from refllm.tokenizer.words.pretokenize import CUTS, Pattern, chunked, words
 
 Texts = str | Path | Iterable[str | Path]  # a document, a file, or any number of them
 Counting = Callable[[int], None]  # bytes of text counted so far
 
 UNSPLIT = r"(?!)"  # finds nothing: a document is one word
-PATTERNS = {"gpt2": GPT2, "cl100k": CL100K, "o200k": O200K, "llama3": LLAMA3, "none": UNSPLIT}
+PATTERNS: dict[Pattern, str] = {
+    "gpt2": GPT2,
+    "cl100k": CL100K,
+    "o200k": O200K,
+    "llama3": LLAMA3,
+    "qwen2": QWEN2,
+    "none": UNSPLIT,
+}
 BLOCK = 1 << 20  # bytes read at once
 
 
@@ -47,14 +54,14 @@ def train_bpe(
     special_tokens: Sequence[str] = ("<|endoftext|>",),
     progress: Progress | None = None,
     *,
-    pattern: str = GPT2,
+    pattern: Pattern = GPT2,
     ties: str = "smallest",
     counting: Counting | None = None,
 ) -> Tokenizer:
     """A tokenizer of at most vocab_size tokens, learned from text: 256 bytes, then the merges, then the special tokens.
 
     text: a document, the Path of a UTF-8 file, or an iterable of either
-    pattern: what cuts text into words, or a name in PATTERNS
+    pattern: what cuts text into words, or a name in PATTERNS; of several patterns each cuts what the one before leaves
     special_tokens: no part of what is learned; where the text spells one, that is ordinary text
     ties: a name in TIES    counting: called with the bytes counted so far    progress: called as (merges done, merges to do)
     The vocabulary stays smaller where the text has no pair left to merge.
@@ -91,7 +98,7 @@ def learn(counts: Counter[str], n_merges: int, ties: str = "smallest", progress:
     return learn_merges(counts, n_merges, byte_ids, rule.ties, progress)
 
 
-def tokenizer_of(merges: Iterable[Pair], special_tokens: Sequence[str], pattern: str, ties: str) -> Tokenizer:
+def tokenizer_of(merges: Iterable[Pair], special_tokens: Sequence[str], pattern: Pattern, ties: str) -> Tokenizer:
     """The tokenizer of merges that were learned with this pattern and rule."""
     vocabulary = [bytes([byte]) for byte in rule_of(ties).byte_order]
     merges = list(merges)
@@ -113,7 +120,7 @@ def rule_of(ties: str) -> Rule:
     return TIES[ties]
 
 
-def count_words(text: Texts, pattern: str = GPT2, counting: Counting | None = None) -> Counter[str]:
+def count_words(text: Texts, pattern: Pattern = GPT2, counting: Counting | None = None) -> Counter[str]:
     """How often each word occurs, in the order in which they first do."""
     pattern = PATTERNS.get(pattern, pattern)
     counts: Counter[str] = Counter()
@@ -137,7 +144,7 @@ def documents(text: Texts) -> Iterator[str | Path]:
         yield document
 
 
-def file_pieces(path: Path, pattern: str) -> Iterator[str]:
+def file_pieces(path: Path, pattern: Pattern) -> Iterator[str]:
     """The text of a UTF-8 file in pieces, cut where that changes no word, its ends of lines as they are.
 
     A file whose pattern has no known cut is one piece. Raises ValueError where it is not UTF-8.

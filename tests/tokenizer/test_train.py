@@ -160,6 +160,12 @@ def test_a_pattern_of_ones_own_cuts_the_words():
     assert train_bpe("ab12 cd", 300, pattern=r"\p{L}+|\p{N}").vocab_size == 259
 
 
+def test_of_several_patterns_each_cuts_what_the_one_before_leaves():
+    patterns = (r"\p{N}", r"\p{L}+")
+    assert count_words("ab12 cd", patterns) == {"ab": 1, "1": 1, "2": 1, " ": 1, "cd": 1}
+    assert train_bpe("ab12 cd", 300, pattern=patterns).model.pattern == patterns
+
+
 def test_the_bytes_are_numbered_as_the_rule_says():
     for ties, first in (("smallest", ord("!")), ("smallest_by_value", 0), ("first", 0)):
         assert train_bpe("", 257, ties=ties).bytes_of(0) == bytes([first])
