@@ -432,7 +432,7 @@ def test_every_definition_page_has_examples():
 def names_tested_in(folder):
     return {
         node.name
-        for path in folder.glob("test_*.py")
+        for path in folder.rglob("test_*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef)
     }
