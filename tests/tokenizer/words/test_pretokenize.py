@@ -1,16 +1,18 @@
-"""Words: the array form, the pattern, the definition and the reference tokenizers agree."""
+"""The doors to words: short and long texts, pieces of texts, sequences of patterns."""
 
+import itertools
+import json
 import random
+import re
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm.conformance.specification import definitions
-from refllm.tokenizer.words.patterns import CL100K, GPT2, LLAMA3, O200K
-from refllm.tokenizer.words.pretokenize import SHORT, chunked, words, words_by_arrays, words_by_pattern
-from refllm.tokenizer.words.unicode_categories import members
+from refllm.tokenizer.words.patterns import CL100K, GPT2, GPT2_ENCODER, LLAMA3, O200K, QWEN2
+from refllm.tokenizer.words.pretokenize import CUTS, SHORT, chunked, code_points, words, words_by_arrays, words_by_pattern
+from refllm.tokenizer.words.starts import FORMS
 
 
 @pytest.mark.parametrize(
@@ -61,34 +63,71 @@ def test_a_book_of_random_characters_splits_as_in_tokenizers():
     assert words_by_arrays(text) == expected
 
 
-def kinds(text):
-    """L, N, S or O for each character: what the definition is told of Unicode."""
-    return "".join(next((name for name in "LNS" if members(name.replace("S", "s"))[ord(c)]), "O") for c in text)
-
-
-@given(data=st.data())
-def test_words_equal_their_definition(hard_text, data):
-    text = data.draw(hard_text)
-    expected = definitions()["gpt2_words"](text, kinds(text))
-    assert words_by_pattern(text) == expected
-    assert words_by_arrays(text) == expected
-
-
-@pytest.mark.parametrize("pattern", [GPT2, CL100K, O200K, LLAMA3], ids=["gpt2", "cl100k", "o200k", "llama3"])
+@pytest.mark.parametrize(
+    "pattern", [GPT2, GPT2_ENCODER, CL100K, O200K, LLAMA3, QWEN2], ids=["gpt2", "encoder", "cl100k", "o200k", "llama3", "qwen2"]
+)
 @given(data=st.data())
 def test_a_cut_where_whitespace_follows_something_else_changes_no_word(hard_text, pattern, data):
     text = " ".join(data.draw(st.lists(hard_text, min_size=2, max_size=4)))
     pieces = list(chunked(text, pattern, data.draw(st.integers(1, 20))))
     assert "".join(pieces) == text
-    assert [word for piece in pieces for word in words_by_pattern(piece, pattern)] == words_by_pattern(text, pattern)
+    for find in (words_by_pattern, words_by_arrays):
+        assert [word for piece in pieces for word in find(piece, pattern)] == words_by_pattern(text, pattern)
+
+
+def test_every_known_pattern_has_a_known_cut():
+    assert CUTS.keys() == FORMS.keys()
+
+
+def test_a_text_is_cut_in_pieces_of_the_size_asked_for_or_a_little_more():
+    assert [len(piece) for piece in chunked("abcd " * 100, CL100K, 50)] == [54] + 8 * [55] + [6]
+    assert list(chunked("", GPT2)) == []
+
+
+def in_turn(text, patterns):
+    """The pieces of a text, each cut by every pattern in turn, seen alone."""
+    for i, pattern in enumerate(patterns):
+        spans = [place for match in re.finditer(pattern, text) for place in match.span()]
+        bounds = sorted({0, *spans, len(text)})
+        if len(bounds) > 2:
+            pieces = [text[start:end] for start, end in itertools.pairwise(bounds)]
+            return [word for piece in pieces for word in in_turn(piece, patterns[i + 1 :])]
+    return [text] * bool(text)
+
+
+@given(st.text("ab1 \n", max_size=20))
+def test_each_pattern_of_a_sequence_cuts_the_pieces_of_the_one_before(text):
+    patterns = ("[0-9]", "b(?= )|(?=a)", "^a| $|(?<!b)b")
+    assert list(words(text, patterns)) == in_turn(text, [*patterns[:2], patterns[2].replace("$", r"\Z")])
+    assert list(words(text, ())) == [text] * bool(text)
+
+
+@pytest.mark.oracle
+@given(data=st.data())
+def test_the_words_of_a_sequence_are_those_of_tokenizers(hard_text, packaged, data):
+    from tokenizers import Regex, pre_tokenizers
+
+    parts = json.loads(packaged("deepseek").read_text(encoding="utf-8"))["pre_tokenizer"]["pretokenizers"][:-1]
+    patterns = tuple(part["pattern"]["Regex"] for part in parts)
+    theirs = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns])
+    text = data.draw(hard_text)
+    assert list(words(text, patterns)) == [text[start:end] for _, (start, end) in theirs.pre_tokenize_str(text)]
 
 
 def test_a_pattern_without_a_known_cut_sees_the_text_whole():
     assert list(chunked("a b c", r"[a-z ]+", 1)) == ["a b c"]
-    assert list(words("a b " * 500, r"[a-z ]+")) == ["a b " * 500]
+    assert list(words("a b " * SHORT, r"[a-z ]+")) == ["a b " * SHORT]
+    assert list(chunked("a b c", (GPT2, CL100K), 1)) == ["a b c"]
 
 
 def test_a_long_text_has_the_same_words(topics):
     assert list(words(topics)) == words_by_pattern(topics)
     assert list(words(topics, CL100K)) == words_by_pattern(topics, CL100K)
+    assert list(words(topics, (CL100K,))) == words_by_pattern(topics, CL100K)
     assert list(words(topics[:SHORT])) == words_by_pattern(topics[:SHORT])
+
+
+@pytest.mark.parametrize("text", ["", "ascii", "é中😀"])
+def test_code_points_are_those_of_the_string(text):
+    assert code_points(text).tolist() == list(map(ord, text))
+    assert code_points(text).dtype == "int32"
