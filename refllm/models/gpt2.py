@@ -53,6 +53,29 @@ class Config:
         return self.n_heads
 
 
+def _sized(d_model: int, n_layers: int, n_heads: int, vocab_size: int, max_positions: int) -> Config:
+    return Config(vocab_size, d_model, n_layers, n_heads, max_positions, d_ff=4 * d_model)
+
+
+# The published sizes: Radford 2019, table 2; Brown et al. 2020 (arXiv:2005.14165), table 2.1, whose every other layer sees a
+# band of positions only, which has no parameters and is not computed here. Two rows do not add up: 24 heads of width 128 are
+# not the 2048 of the 1.3B row, which has 16 here, and 40 are not the 5140 of the 13B row, which has 5120 here.
+SIZES = {
+    "gpt2": _sized(768, 12, 12, 50_257, 1024),
+    "gpt2-medium": _sized(1024, 24, 16, 50_257, 1024),
+    "gpt2-large": _sized(1280, 36, 20, 50_257, 1024),
+    "gpt2-xl": _sized(1600, 48, 25, 50_257, 1024),
+    "gpt3-125m": _sized(768, 12, 12, 50_257, 2048),
+    "gpt3-350m": _sized(1024, 24, 16, 50_257, 2048),
+    "gpt3-760m": _sized(1536, 24, 16, 50_257, 2048),
+    "gpt3-1.3b": _sized(2048, 24, 16, 50_257, 2048),
+    "gpt3-2.7b": _sized(2560, 32, 32, 50_257, 2048),
+    "gpt3-6.7b": _sized(4096, 32, 32, 50_257, 2048),
+    "gpt3-13b": _sized(5120, 40, 40, 50_257, 2048),
+    "gpt3-175b": _sized(12_288, 96, 96, 50_257, 2048),
+}
+
+
 def block_shapes(config: Config) -> Shapes:
     """The name and shape of every parameter of one block."""
     D, F = config.d_model, config.d_ff

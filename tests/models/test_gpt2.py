@@ -37,12 +37,19 @@ def test_logits_and_gradients_are_those_of_transformers(activation, random_param
 
 
 @pytest.mark.parametrize(
-    ("published", "n_layers", "d_model", "n_heads"),
-    [(124_439_808, 12, 768, 12), (354_823_168, 24, 1024, 16), (774_030_080, 36, 1280, 20), (1_557_611_200, 48, 1600, 25)],
+    ("name", "published"),
+    [
+        *(("gpt2", 124_439_808), ("gpt2-medium", 354_823_168), ("gpt2-large", 774_030_080), ("gpt2-xl", 1_557_611_200)),
+        *(("gpt3-125m", 125e6), ("gpt3-350m", 356e6), ("gpt3-760m", 760e6), ("gpt3-1.3b", 1.3e9), ("gpt3-2.7b", 2.7e9)),
+        *(("gpt3-6.7b", 6.7e9), ("gpt3-13b", 13e9), ("gpt3-175b", 175e9)),
+    ],
 )
-def test_a_published_size_has_the_published_number_of_parameters(published, n_layers, d_model, n_heads):
-    config = gpt2.Config(50_257, d_model, n_layers, n_heads, max_positions=1024, d_ff=4 * d_model)
-    assert count(gpt2.parameter_shapes(config)) == published
+def test_a_published_size_has_the_published_number_of_parameters(name, published):
+    counted = count(gpt2.parameter_shapes(gpt2.SIZES[name]))
+    if isinstance(published, int):
+        assert counted == published
+    else:  # Brown et al. give two or three digits
+        assert abs(counted - published) <= 0.02 * published
     assert (config.d_head, config.n_kv_heads) == (64, n_heads)
 
 
