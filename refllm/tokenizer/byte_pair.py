@@ -4,6 +4,7 @@ A word starts as the ids of its bytes. While some adjacent pair has a rank, the 
 """
 
 import heapq
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 SHORT = 32  # ids; up to here a plain search for the lowest rank beats a heap
@@ -22,8 +23,9 @@ NEVER = Merge(2**62, -1)
 class Merges(Protocol):
     """A table of merges: a dict, or what looks like one."""
 
-    def get(self, pair: tuple[int, int], default: Merge, /) -> Merge:
-        """What becomes of an adjacent pair; the default where it never merges."""
+    @property
+    def get(self) -> Callable[..., tuple[int, int]]:
+        """get(pair, default): the rank and the id of what becomes of an adjacent pair; the default where it never merges."""
 
 
 def merge_word(ids: list[int], merges: Merges) -> list[int]:
@@ -33,31 +35,34 @@ def merge_word(ids: list[int], merges: Merges) -> list[int]:
 
 def merge_short(ids: list[int], merges: Merges) -> list[int]:
     """One merge at a time: O(n²) for n ids."""
-    ids = list(ids)
-    rank = [merges.get(pair, NEVER).rank for pair in zip(ids, ids[1:], strict=False)]
-    while rank and (lowest := min(rank)) < NEVER.rank:
-        i = rank.index(lowest)
-        ids[i : i + 2] = [merges.get((ids[i], ids[i + 1]), NEVER).id]
-        del rank[i]
+    ids, find, never = list(ids), merges.get, NEVER.rank
+    found = [find(pair, NEVER) for pair in zip(ids, ids[1:], strict=False)]
+    ranks = [rank for rank, _ in found]
+    while ranks and (lowest := min(ranks)) != never:
+        i = ranks.index(lowest)
+        _, ids[i] = found[i]
+        del ids[i + 1], found[i], ranks[i]
         if i > 0:
-            rank[i - 1] = merges.get((ids[i - 1], ids[i]), NEVER).rank
-        if i < len(rank):
-            rank[i] = merges.get((ids[i], ids[i + 1]), NEVER).rank
+            found[i - 1] = merge = find((ids[i - 1], ids[i]), NEVER)
+            ranks[i - 1], _ = merge
+        if i < len(ranks):
+            found[i] = merge = find((ids[i], ids[i + 1]), NEVER)
+            ranks[i], _ = merge
     return ids
 
 
 def merge_long(ids: list[int], merges: Merges) -> list[int]:
     """The same with a heap of candidates over a linked list: O(n log n) for n ids."""
-    ids = list(ids)
+    ids, find = list(ids), merges.get
     n = len(ids)
     after = list(range(1, n + 1))
     before = list(range(-1, n - 1))
     heap: list[tuple[int, ...]] = []
 
     def offer(left: int, right: int) -> None:
-        merge = merges.get((ids[left], ids[right]), NEVER)
-        if merge is not NEVER:
-            heapq.heappush(heap, (merge.rank, left, right, merge.id, ids[left], ids[right]))
+        rank, id = find((ids[left], ids[right]), NEVER)
+        if id >= 0:
+            heapq.heappush(heap, (rank, left, right, id, ids[left], ids[right]))
 
     for i in range(n - 1):
         offer(i, i + 1)
