@@ -52,7 +52,10 @@ class Finder:
         self.pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def cut(self, text: str) -> Iterator[Stretch]:
-        """The text as added tokens and the stretches between them."""
+        """The text as added tokens and the stretches between them.
+
+        A token that begins with whitespace which the one before has taken along counts it too, as in tokenizers.
+        """
         behind = 0
         for match in self.pattern.finditer(text) if self.pattern else ():
             token = self.tokens[match.group()]
@@ -62,9 +65,12 @@ class Finder:
             if token.lstrip:
                 while start > behind and text[start - 1] in WHITESPACE:
                     start -= 1
+                start = max(start, behind)  # the one before may have taken along what this begins with
             if token.rstrip:
                 while end < len(text) and text[end] in WHITESPACE:
                     end += 1
+            if start >= end:
+                continue
             if behind < start:
                 yield Stretch(behind, start, None)
             yield Stretch(start, end, token)

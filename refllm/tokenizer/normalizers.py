@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from refllm.tokenizer.added_tokens import WHITESPACE
 from refllm.tokenizer.model import Span
-from refllm.tokenizer.words.patterns import compiled, shadow
+from refllm.tokenizer.words.patterns import runner
 
 Change = tuple[str, int, int]  # new text, and the characters that it stands for: the first, and the one behind the last
 
@@ -40,7 +40,11 @@ class Form(NamedTuple):
     def changes(self, text: str) -> Iterator[Change]:
         bounds = [i for i, character in enumerate(text) if i == 0 or begins_anew(character)] + [len(text)]
         for start, end in itertools.pairwise(bounds):
-            yield self.apply(text[start:end]), start, end
+            whole, alone = self.apply(text[start:end]), [self.apply(character) for character in text[start:end]]
+            if whole == "".join(alone):
+                yield from ((part, start + i, start + i + 1) for i, part in enumerate(alone))
+            else:
+                yield whole, start, end
 
 
 class Lowercase(NamedTuple):
@@ -79,7 +83,7 @@ class Replace(NamedTuple):
 
 
 class Prepend(NamedTuple):
-    """A text put before every text that is not empty."""
+    """A text put before every text that is not empty; it counts as part of the first character."""
 
     content: str
 
@@ -88,7 +92,7 @@ class Prepend(NamedTuple):
 
     def changes(self, text: str) -> Iterator[Change]:
         if text:
-            yield self.content, 0, 0
+            yield self.content, 0, 1
         yield from _unchanged(text, 0, len(text))
 
 
@@ -135,8 +139,8 @@ class Normalizer(NamedTuple):
 
 def places(pattern: str, is_regex: bool, text: str) -> Iterator[Span]:
     """Where in a text a pattern is found, empty matches left out."""
-    found = compiled(pattern).finditer(shadow(text)) if is_regex else re.compile(re.escape(pattern)).finditer(text)
-    return (match.span() for match in found if match.group())
+    run, sees = runner(pattern) if is_regex else (re.compile(re.escape(pattern)), str)
+    return (match.span() for match in run.finditer(sees(text)) if match.group())
 
 
 def begins_anew(character: str) -> bool:

@@ -93,9 +93,9 @@ class PreSplit:
         for start, end in self.pieces(text):
             piece = self._begun(text[start:end])
             found, places = self.model.encode_with_offsets(piece)
-            put = len(piece) - (end - start)  # the space that no character of the text is
+            put = len(piece) - (end - start)  # a space, which counts as part of the first character
             ids += found
-            spans += [(start + max(first - put, 0), start + max(last - put, 0)) for first, last in places]
+            spans += [(start + max(first - put, 0), start + max(last - put, 1)) for first, last in places]
         return ids, spans
 
     def pieces(self, text: str) -> list[Span]:

@@ -64,9 +64,9 @@ class Tokenizer:
         self.special_tokens = frozenset(self._added_ids) - self._always
         self._special_ids = frozenset(token.id for token in self.added if token.special)
         self._finders: dict[tuple[frozenset[str], bool | None], Finder] = {}
-        for id in (*template.before, *template.behind) if template else ():
-            if id not in self._bytes:
-                raise ValueError(f"the template puts id {id} around a text, which is not in the vocabulary.")
+        for around in (*template.before, *template.behind) if template else ():
+            if around not in self._bytes:
+                raise ValueError(f"the template puts id {around} around a text, which is not in the vocabulary.")
         self.bos = self.usual_bos if bos is None else bos
         self.eos = self.usual_eos if eos is None else eos
         for name, id in (("bos", self.bos), ("eos", self.eos)):
@@ -100,7 +100,9 @@ class Tokenizer:
 
     @property
     def usual_eos(self) -> int | None:
-        """The id that ends a document by its name."""
+        """The id that ends a document by the template, or by its name."""
+        if self.template and len(self.template.behind) == 1:
+            return self.template.behind[0]
         return next((self._added_ids[name] for name in EOS_NAMES if name in self._added_ids), None)
 
     def __len__(self) -> int:

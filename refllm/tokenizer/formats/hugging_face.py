@@ -7,33 +7,40 @@ from typing import Any
 from refllm.atomic import write_atomically
 from refllm.tokenizer.added_tokens import AddedToken
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
-from refllm.tokenizer.formats import hugging_face_byte_level, hugging_face_sentence_piece
+from refllm.tokenizer.formats import hugging_face_byte_level, hugging_face_sentence_piece, hugging_face_word_piece
 from refllm.tokenizer.formats.hugging_face_normalizers import describe_normalizer, read_normalizer
-from refllm.tokenizer.formats.hugging_face_parts import require
+from refllm.tokenizer.formats.hugging_face_parts import NOT_BUILT_SO, read_json, require
 from refllm.tokenizer.formats.hugging_face_post_processor import describe_post_processor, read_post_processor
 from refllm.tokenizer.pre_split import PreSplit
 from refllm.tokenizer.sentence_piece import SentencePieceBPE
 from refllm.tokenizer.tokenizer import Tokenizer
+from refllm.tokenizer.word_piece import WordPiece
 
 CONFIG = "tokenizer_config.json"
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
-def load(path: Path) -> Tokenizer:
+def load(path: Path, document: dict[str, Any] | None = None) -> Tokenizer:
     """Open a tokenizer.json, with the tokenizer_config.json beside it if there is one, which tells bos and eos.
 
+    document: the file's content, where it has been read
     Raises ValueError for a file that is damaged, or has a part that is not known.
     """
-    document = _read_json(path)
-    if "model" not in document:
+    document = read_json(path) if document is None else document
+    if not is_one(document):
         raise ValueError(f"{path} is no tokenizer.json: it has no 'model'. For a vocab.json pass its merges.txt too: merges=….")
-    config = _read_json(path.with_name(CONFIG)) if path.with_name(CONFIG).is_file() else {}
+    config = read_json(path.with_name(CONFIG)) if path.with_name(CONFIG).is_file() else {}
     try:
         return _from_document(document, config)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+    except NOT_BUILT_SO as error:
         raise ValueError(f"{path} is not built as a tokenizer.json ({type(error).__name__}: {error}); write it again.") from None
+
+
+def is_one(document: dict[str, Any]) -> bool:
+    """Whether the content of a JSON file is that of a tokenizer.json; a vocab.json has ids only, one of "model" among them."""
+    return "model" in document and type(document["model"]) is not int
 
 
 def load_vocab_and_merges(vocab: Path, merges: Path) -> Tokenizer:
@@ -41,14 +48,17 @@ def load_vocab_and_merges(vocab: Path, merges: Path) -> Tokenizer:
     for path in (vocab, merges):
         if not path.is_file():
             raise FileNotFoundError(f"{path} is not there; vocab.json and merges.txt belong together.")
-    ids = _read_json(vocab)
-    pairs = [line for line in merges.read_text(encoding="utf-8").split("\n") if line and not line.startswith("#version")]
-    added = {name: ids[name] for name in ("<|endoftext|>",) if name in ids}
+    ids = read_json(vocab)
     try:
+        lines = merges.read_bytes().decode("utf-8").split("\n")
+        pairs = [line.rstrip("\r") for line in lines if line.rstrip("\r") and not line.startswith("#version")]
+        added = {name: ids[name] for name in ("<|endoftext|>",) if name in ids}
         model = hugging_face_byte_level.build({"vocab": ids, "merges": pairs}, added)
+        return Tokenizer(model, [AddedToken(id, name, special=True) for name, id in added.items()])
     except ValueError as error:
         raise ValueError(f"{vocab} with {merges.name}: {error}") from None
-    return Tokenizer(model, [AddedToken(id, name, special=True) for name, id in added.items()])
+    except NOT_BUILT_SO as error:
+        raise ValueError(f"{vocab} with {merges.name} is not built so ({type(error).__name__}: {error}); copy both.") from None
 
 
 def save(tokenizer: Tokenizer, path: Path) -> None:
@@ -70,7 +80,10 @@ def to_document(tokenizer: Tokenizer) -> dict[str, Any]:
     """The content of tokenizer.json. Raises ValueError for a model that it cannot hold."""
     model, added = tokenizer.model, [(token.content, token.id) for token in tokenizer.added]
     spelled = {id: content for content, id in added}
-    if isinstance(model, SentencePieceBPE):
+    parts: dict[str, Any]
+    if isinstance(model, WordPiece):
+        parts = hugging_face_word_piece.describe(model, added)
+    elif isinstance(model, SentencePieceBPE):
         parts = hugging_face_sentence_piece.describe(model, added)
     elif isinstance(model, (ByteLevelBPE, PreSplit)):
         parts = {"normalizer": describe_normalizer(tokenizer.normalizer)} | hugging_face_byte_level.describe(model, added)
@@ -89,18 +102,26 @@ def to_document(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _from_document(document: dict[str, Any], config: dict[str, Any]) -> Tokenizer:
-    model = document["model"]
-    require("model.type", model.get("type", "BPE"), "BPE")
     added = list(map(_read_token, document.get("added_tokens") or []))
     ids = {token.content: token.id for token in added}
-    spaced = model.get("byte_fallback") or document.get("pre_tokenizer") is None
-    parts = hugging_face_sentence_piece if spaced else hugging_face_byte_level
-    normalizer = None if spaced else read_normalizer(document.get("normalizer"))
+    parts = _module(document)
+    normalizer = read_normalizer(document.get("normalizer")) if parts is hugging_face_byte_level else None
     template = read_post_processor(document.get("post_processor"))
     bos, eos = (ids.get(_content(config.get(f"{name}_token"))) for name in ("bos", "eos"))
     if bos == eos and not config.get("add_bos_token"):
         bos = None  # GPT-2's config names its one special token as everything; nothing puts it before a text
     return Tokenizer(parts.read(document, ids), added, bos, eos, normalizer, template)
+
+
+def _module(document: dict[str, Any]) -> Any:
+    """What reads the model of a tokenizer.json."""
+    model = document["model"]
+    kind = model.get("type", "BPE" if "merges" in model else None)
+    require("model.type", kind, "BPE", "WordPiece")
+    if kind != "BPE":
+        return hugging_face_word_piece
+    spaced = model.get("byte_fallback") or document.get("pre_tokenizer") is None
+    return hugging_face_sentence_piece if spaced else hugging_face_byte_level
 
 
 def _read_token(token: dict[str, Any]) -> AddedToken:
@@ -133,13 +154,3 @@ def _content(token: Any) -> str:
     """The text of a token in a tokenizer_config.json, a string or an object that holds it; "" for none."""
     content = token.get("content") if isinstance(token, dict) else token
     return content if isinstance(content, str) else ""
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not whole JSON ({error}); it may be truncated. Copy it again.") from None
-    if not isinstance(document, dict):
-        raise ValueError(f"{path} holds a JSON {type(document).__name__}; a tokenizer.json holds an object.")
-    return document

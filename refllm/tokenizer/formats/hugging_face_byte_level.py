@@ -16,7 +16,6 @@ BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": Tr
 REPEATED = re.compile(r"\{[\d,]+\}\+")
 SPELLINGS = {CL100K: CL100K.replace("{1,3}+", "{1,3}")}
 
-WHOLE = r"(?:\s|\S)+"  # a text as one word
 PUNCTUATION = r"[!-/:-@\[-`{-~\p{P}]"
 WHITESPACE = Split(WORDS_AND_SIGNS, True, "Removed", invert=True)
 
@@ -25,11 +24,16 @@ def describe(model: ByteLevelBPE | PreSplit, added: Iterable[tuple[str, int]]) -
     """The parts of a tokenizer.json but its normalizer.
 
     added: (spelling, id) of the added tokens, which the vocabulary lists too
-    Raises ValueError for a pattern that means something else there.
+    Raises ValueError for a pattern that means something else there, and for an added token spelled like another.
     """
     bare = model.model if isinstance(model, PreSplit) else model
     spelling = {id: to_characters(token) for id, token in bare.vocabulary.items()}
-    vocabulary = {spelling[id]: id for id in sorted(spelling)} | dict(added)
+    vocabulary = {spelling[id]: id for id in sorted(spelling)}
+    for content, id in added:
+        if vocabulary.setdefault(content, id) != id:
+            raise ValueError(
+                f"a tokenizer.json cannot hold the added token {content!r}: token {vocabulary[content]} is spelled so."
+            )
     merges = [f"{spelling[left]} {spelling[right]}" for left, right in bare.pairs()]
     return {
         "pre_tokenizer": describe_pre_tokenizer(model),
@@ -43,8 +47,6 @@ def describe_pre_tokenizer(model: ByteLevelBPE | PreSplit) -> dict[str, Any]:
     splits, space = (list(model.splits), model.leading_space) if isinstance(model, PreSplit) else ([], False)
     pattern = model.model.pattern if isinstance(model, PreSplit) else model.pattern
     patterns = [pattern] if isinstance(pattern, str) else list(pattern)
-    if patterns == [WHOLE]:
-        patterns = []
     by_regex = patterns[-1:] == [GPT2]
     splits += [Split(_spelled(pattern), True, "Isolated") for pattern in (patterns[:-1] if by_regex else patterns)]
     last = BYTE_LEVEL | {"add_prefix_space": space, "use_regex": by_regex}
@@ -73,7 +75,7 @@ def read_pre_tokenizer(part: Mapping[str, Any]) -> tuple[tuple[Split, ...], tupl
     space = bool(last.get("add_prefix_space", True))
     while splits and not space and splits[-1].behavior == "Isolated" and splits[-1].is_regex:
         patterns.insert(0, splits.pop().pattern)  # the model's own way, which is the quicker one
-    return tuple(splits), tuple(patterns) or (WHOLE,), space
+    return tuple(splits), tuple(patterns), space
 
 
 def build(model: Mapping[str, Any], added: Collection[str], pattern: Any = GPT2) -> ByteLevelBPE:

@@ -5,7 +5,7 @@ from typing import Any
 
 from refllm.tokenizer.formats.hugging_face_parts import require
 from refllm.tokenizer.normalizers import Form, Lowercase, Normalizer, Prepend, Replace, Step, Strip
-from refllm.tokenizer.words.patterns import compiled
+from refllm.tokenizer.words.patterns import runner
 
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 
@@ -30,7 +30,7 @@ def read_search(part: Mapping[str, Any], field: str) -> tuple[str, bool]:
     require(f"{field}.pattern", sorted(kinds), ["Regex"], ["String"])
     is_regex = "Regex" in kinds
     pattern = kinds["Regex" if is_regex else "String"]
-    if not isinstance(pattern, str) or not pattern or (is_regex and compiled(pattern).match("")):
+    if not isinstance(pattern, str) or not pattern or (is_regex and runner(pattern).pattern.match("")):
         raise ValueError(f"{field}.pattern is {pattern!r}; what is read here is a pattern that finds at least one character.")
     return pattern, is_regex
 

@@ -1,9 +1,25 @@
 """What is common to the models inside a tokenizer.json."""
 
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from refllm.tokenizer.model import MOST_IDS
+
+# What reading a part of the wrong kind raises, such as a list where there should be an object
+NOT_BUILT_SO = (KeyError, IndexError, TypeError, AttributeError, RecursionError)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ValueError for a file that holds none."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not whole JSON ({error}); it may be truncated. Copy it again.") from None
+    if not isinstance(document, dict):
+        raise ValueError(f"{path} holds a JSON {type(document).__name__}; a tokenizer.json holds an object.")
+    return document
 
 
 def require(field: str, value: object, *known: object) -> None:
