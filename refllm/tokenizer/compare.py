@@ -1,7 +1,8 @@
 """What tokenizers make of the same text: how many bytes and characters a token holds, in all and for each script.
 
 A token that holds several scripts, such as a space and Latin letters, is shared among them by its bytes: each byte of a token of
-n bytes counts as 1/n of a token. So the tokens of all scripts add up to those of the text.
+n bytes counts as 1/n of a token. So the tokens of all scripts add up to those of the text; only a token without bytes, as the
+first of a SentencePiece text may be, belongs to none.
 """
 
 from typing import NamedTuple
@@ -76,10 +77,21 @@ def measured(tokenizer: Tokenizer, text: str) -> Measured:
     ids = tokenizer.encode_array(text, disallowed_special=(), backend="numpy")
     unknown = getattr(tokenizer.model, "unknown", None)
     n_unknown = 0 if unknown is None else int(np.count_nonzero(ids == unknown))
-    pieces = list(tokenizer.stretches(ids.tolist()))
-    lengths = np.array(list(map(len, pieces)), np.int64)
-    scripts = shares(text, lengths) if b"".join(pieces) == data else {}
+    pieces = spelled(tokenizer, ids, data)
+    scripts = {} if pieces is None else shares(text, np.array(list(map(len, pieces)), np.int64))
     return Measured(len(data), len(text), len(ids), n_unknown, scripts)
+
+
+def spelled(tokenizer: Tokenizer, ids: np.ndarray, data: bytes) -> list[bytes] | None:
+    """The bytes of each id in a text of these bytes, or None where they do not spell it. ids: (tokens,) int32"""
+    token = {id: tokenizer.bytes_of(id) for id in np.unique(ids).tolist()}
+    pieces = [token[id] for id in ids.tolist()]
+    if (joined := b"".join(pieces)) == data:
+        return pieces
+    if (prefix := tokenizer.model.prefix.encode()) and joined == prefix + data:
+        return [pieces[0].removeprefix(prefix), *pieces[1:]]
+    pieces = list(tokenizer.stretches(ids.tolist()))
+    return pieces if b"".join(pieces) == data else None
 
 
 def total(parts: list[Measured]) -> Measured:

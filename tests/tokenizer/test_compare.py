@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refllm.tokenizer import Tokenizer
 from refllm.tokenizer.compare import SCRIPTS, Share, measured, scripts_of_points, shares, total
 
 text_of_scripts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -76,3 +77,25 @@ def test_texts_together_measure_as_one_text(gpt2):
 def test_no_text_has_no_tokens_and_no_scripts(gpt2):
     found = measured(gpt2, "")
     assert (found.n_bytes, found.n_tokens, found.bytes_per_token, found.scripts) == (0, 0, 0, {})
+
+
+def test_special_tokens_in_a_text_are_ordinary_text(gpt2):
+    assert measured(gpt2, "<|endoftext|>").n_tokens == len(gpt2.encode("<|endoftext|>", disallowed_special=())) > 1
+
+
+def test_the_prefix_of_sentencepiece_is_no_part_of_the_text(llama2):
+    found = measured(llama2, "the, the")
+    assert found.scripts == {"Latin": Share(6, 1.75), "spaces": Share(1, 0.25), "signs": Share(1, 1)}
+    found = measured(llama2, "中")
+    assert (found.n_tokens, found.scripts) == (2, {"Han": Share(3, 1)}), "the first token is the prefix alone"
+
+
+def test_what_the_vocabulary_cannot_write_is_counted_and_no_scripts_are_told(tmp_path):
+    (tmp_path / "vocab.txt").write_text("the\ncat\n[UNK]\n[CLS]\n[SEP]\n[PAD]\n[MASK]\n", encoding="utf-8")
+    found = measured(Tokenizer.load(tmp_path), "the dog, the cat")
+    assert (found.n_tokens, found.n_unknown, found.scripts) == (5, 2, {})
+    assert total([found, found]).scripts == {}
+
+
+def test_a_lone_surrogate_is_measured_as_it_is_encoded(gpt2):
+    assert measured(gpt2, "a\ud800") == measured(gpt2, "a\ufffd")

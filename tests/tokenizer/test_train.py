@@ -31,6 +31,11 @@ def test_the_vocabulary_is_bytes_then_merges_then_special_tokens():
     assert tokenizer.eos == 258
 
 
+def test_the_vocabulary_is_as_large_as_asked_with_its_special_tokens():
+    text = "a vocabulary of any size has room for the bytes and the special tokens too"
+    assert [train_bpe(text, n, ("<a>", "<b>")).vocab_size for n in (258, 259, 280)] == [258, 259, 280]
+
+
 def test_a_text_without_pairs_left_makes_a_smaller_vocabulary():
     assert train_bpe("ab", 1024).vocab_size == 258
     assert train_bpe("", 1024).vocab_size == 257
@@ -105,6 +110,10 @@ def test_a_file_read_in_pieces_counts_as_one_text(pattern, text, block, chunk, t
 def test_ends_of_lines_are_learned_as_they_are(tmp_path):
     (tmp_path / "dos.txt").write_bytes(b"a\r\nb\r\n" * 9)
     assert count_words(tmp_path / "dos.txt") == {"a": 9, "\r": 17, "\n": 17, "b": 9, "\r\n": 1}
+
+
+def test_a_lone_surrogate_is_learned_as_it_is_encoded():
+    assert count_words("a\ud800") == count_words("a\ufffd")
 
 
 def test_files_documents_and_generators_teach_the_same(tmp_path):
