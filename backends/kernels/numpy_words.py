@@ -54,14 +54,11 @@ def llama3_word_starts(points, table, digits):
 
 def cl100k_word_starts(points, table, digits):
     starts = llama3_word_starts(points, table, digits)
-    size = 64
-    while True:
-        end = table[points[-size:]]
-        others = np.flatnonzero(end < BLANK)
-        if others.size or size >= points.size:
+    for size in (min(64, points.size), points.size):  # mostly a few characters tell where the whitespace at the end begins
+        others = np.flatnonzero(table[points[points.size - size :]] < BLANK)
+        if others.size:
             break
-        size *= 8
-    tail = starts[starts.size - end.size + (others[-1] + 1 if others.size else 0) :]
+    tail = starts[points.size - size + others[-1] + 1 :] if others.size else starts
     tail[np.flatnonzero(tail)[1:]] = False
     return starts
 
@@ -69,7 +66,7 @@ def cl100k_word_starts(points, table, digits):
 def o200k_word_starts(points, table, digits):
     _, p, x, n = neighbours(points, table)
     letter = is_letter_or_mark(x)
-    signs = sign_states(p, x, n, letter)
+    signs = sign_states(p, x, n)
     if signs is None:
         return reference("o200k_word_starts", points, table, digits)
     joined, p_signs = signs == JOINED, np.zeros_like(signs)
@@ -207,7 +204,7 @@ def _sign_steps():
 STEPS = _sign_steps()
 
 
-def sign_states(p, x, n, letter):
+def sign_states(p, x, n):
     """What words of signs have done with each character: (N,) uint8, or None where that would take too many rounds.
 
     A guess from neighbours is put right from left to right where it disagrees with itself.
