@@ -15,6 +15,7 @@ KINDS = (
 NAMES = ("tokenizer.json", "tekken.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer.bin")
 PATTERNS = ("*.tiktoken", "*.model", "*.model.v*", "tekken*.json")  # of these there may be one
 RANK = re.compile(rb"[A-Za-z0-9+/]+=* \d+\s")
+SPECIAL_LINE = re.compile(rb"^\[(PAD|UNK|CLS|SEP|MASK|unused\d+)\]\r?$", re.MULTILINE)  # BERT's vocab.txt has some at its start
 
 
 def load(path: Path, merges: Path | None = None, pattern: str | None = None) -> Tokenizer:
@@ -32,6 +33,8 @@ def load(path: Path, merges: Path | None = None, pattern: str | None = None) -> 
         raise FileNotFoundError(f"{path} is not there; a tokenizer's file, or a folder that holds one, is needed.")
     with path.open("rb") as file:
         start = file.read(256)
+    if SPECIAL_LINE.search(start):
+        return vocab_txt.load(path)
     if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
         return load_json(path)
     if start[:1] == b"\n":  # field 1 of a protobuf message
@@ -40,7 +43,7 @@ def load(path: Path, merges: Path | None = None, pattern: str | None = None) -> 
         return ranks.load(path, pattern)
     if start.startswith(b"#version") and path.with_name("vocab.json").is_file():
         return hugging_face.load_vocab_and_merges(path.with_name("vocab.json"), path)
-    if path.suffix == ".txt" or b"\n[unused" in start or start.startswith(b"[PAD]"):
+    if path.suffix == ".txt":
         return vocab_txt.load(path)
     if path.suffix == ".bin":
         return llama2c.load(path)

@@ -35,6 +35,8 @@ def read(document: Mapping[str, Any], added: Mapping[str, int]) -> WordPiece:
     decoder = document.get("decoder") or {}
     require("decoder.type", decoder.get("type"), "WordPiece")
     continuing, longest = model.get("continuing_subword_prefix", "##"), model.get("max_input_chars_per_word", 100)
+    if not isinstance(continuing, str):
+        raise ValueError(f"model.continuing_subword_prefix is {continuing!r}; a text is needed.")
     require("decoder.prefix", decoder.get("prefix", "##"), continuing)
     if type(longest) is not int or longest < 0:
         raise ValueError(f"model.max_input_chars_per_word is {longest!r}; a number of characters is needed.")

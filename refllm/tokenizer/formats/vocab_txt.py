@@ -4,10 +4,10 @@ How text is cut stands in the tokenizer_config.json beside it. Where that does n
 vocabulary does: a model that knows upper case has pieces that hold some.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
+from refllm.tokenizer.formats.hugging_face_parts import read_json
 from refllm.tokenizer.template import Template
 from refllm.tokenizer.tokenizer import AddedToken, Tokenizer
 from refllm.tokenizer.word_piece import WordPiece
@@ -60,12 +60,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     """The tokenizer_config.json, or nothing where there is none. Raises ValueError where it is damaged."""
     if not path.is_file():
         return {}
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not whole JSON ({error}); it may be truncated. Copy it again.") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds a JSON {type(config).__name__}; a tokenizer_config.json holds an object.")
+    config = read_json(path)
     for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
         if config.get(name) not in (None, True, False):
             raise ValueError(f"{path}: {name} is {config[name]!r}; it is true, false or null.")
