@@ -87,7 +87,8 @@ def test_added_tokens_are_found_where_tokenizers_finds_them(drawn):
     try:
         encoded = theirs.encode(text)
     except BaseException as error:  # not Exception: tokenizers panics where a token lies in whitespace that another took along
-        assert "bad split" in str(error)
+        if "bad split" not in str(error):
+            raise
         return
     ids, spans = ours.encode_with_offsets(text, allowed_special="all")
     assert ids == ours.encode(text, allowed_special="all") == encoded.ids
