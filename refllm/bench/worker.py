@@ -204,8 +204,7 @@ def serve(side: Any, versions: dict[str, Any], imported: int) -> None:
             reply = side.run()
         else:
             reply = {"peak": memory.peak(), "imported": imported, "versions": versions}
-            if hasattr(side, "memory"):
-                reply["figures"] = side.memory()
+            reply["figures"] = getattr(side, "figures", {})
         print(json.dumps(reply), flush=True)
 
 
