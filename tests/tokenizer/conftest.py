@@ -1,7 +1,9 @@
 """Text that is hard on tokenizers, and files of real ones."""
 
 import base64
+import functools
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -212,3 +214,60 @@ def packaged(tmp_path_factory):
         return named
 
     return path
+
+
+@pytest.fixture(scope="session")
+def charsmap():
+    """Makes the precompiled_charsmap that holds some rules: a double array, each unit in the first place that is free."""
+
+    def made(rules):
+        replacements, places = b"", {}
+        for replacement in dict.fromkeys(rules.values()):
+            places[replacement] = len(replacements)
+            replacements += replacement.encode() + b"\0"
+        keys = {key.encode(): places[replacement] for key, replacement in rules.items()}
+        nodes = sorted({key[:end] for key in keys for end in range(1, len(key) + 1)})
+        children = {node: [] for node in (b"", *nodes)}
+        for node in nodes:
+            children[node[:-1]].append(node[-1])
+        units, bases, waiting, free = {0: 0}, set(), [(b"", 0)], 1
+        for node, place in waiting:
+            labels = [*([0] if node in keys else []), *children[node]]
+            base = free
+            while base in bases or any(base ^ label in units for label in labels):
+                base += 1
+            bases.add(base)
+            units[place] |= (base ^ place) << 10 | (1 << 8 if node in keys else 0)
+            for label in labels:
+                units[base ^ label] = 1 << 31 | keys[node] if label == 0 else label
+                if label:
+                    waiting.append((node + bytes([label]), base ^ label))
+            while free in units:
+                free += 1
+        size = max(units) // 256 * 256 + 256
+        units = [units.get(place, 1 << 31) for place in range(size)]
+        return struct.pack(f"<I{size}I", 4 * size, *units) + replacements
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def spm_trained(topics, tmp_path_factory):
+    """Trains a SentencePiece model of 600 pieces with its own trainer; gives the processor and the file's path."""
+    spm = pytest.importorskip("sentencepiece", reason="not installed: pip install sentencepiece")
+    folder = tmp_path_factory.mktemp("trained")
+    corpus = folder / "corpus.txt"
+    odd = "héllo wörld naïve café Ａ１ ㌔ ﬁne ½ 中文 文字 かな か\u3099 한글 ǅ Ⅷ ² é e\u0301 ----- I II III 😀\n" * 20
+    corpus.write_text(topics[:60_000] + "\n" + odd, encoding="utf-8")
+
+    @functools.cache
+    def made(**options):
+        prefix = folder / f"model{len(list(folder.iterdir()))}"
+        options = {"vocab_size": 600, "hard_vocab_limit": False} | options
+        if symbols := options.pop("symbols", ""):
+            options["user_defined_symbols"] = symbols.split("|")
+        spm.SentencePieceTrainer.train(input=str(corpus), model_prefix=str(prefix), minloglevel=3, num_threads=1, **options)
+        path = prefix.with_suffix(".model")
+        return spm.SentencePieceProcessor(model_file=str(path)), path
+
+    return made
