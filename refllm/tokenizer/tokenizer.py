@@ -51,6 +51,7 @@ class Tokenizer:
     ):
         self.model = model
         self._later: Model = getattr(model, "after_added", model)  # of stretches behind an added token
+        self._added_are_words = getattr(model, "added_are_words", False)  # decoded with a space before them, as words are
         self.added = tuple(added)
         self.normalizer = normalizer
         self.template = template
@@ -232,6 +233,8 @@ class Tokenizer:
     def decode_bytes(self, ids: Any, skip_special: bool = False) -> bytes:
         """The bytes of the text that the ids stand for, as in `decode`."""
         ids = _whole_numbers(ids)
+        if skip_special and self._added_are_words:
+            ids = [id for id in ids if id not in self._special_ids]
         tokens = self.stretches(ids) if self.model.prefix else map(self.bytes_of, ids)
         if skip_special:
             tokens = (token for id, token in zip(ids, tokens, strict=True) if id not in self._special_ids)
@@ -244,17 +247,20 @@ class Tokenizer:
     def stretches(self, ids: Iterable[int], begins: bool = True) -> Iterator[bytes]:
         """The bytes of each id, the model's prefix taken off where a stretch of text begins: at first, and after an added token.
 
+        Where added tokens are words among others they have the prefix too, and it is taken off at first only.
         begins: whether a stretch begins with the first id
         """
         prefix = self.model.prefix.encode()
         for id in ids:
             token = self.bytes_of(id)
+            if self._added_are_words and self.is_added(id):
+                token = prefix + token
             yield token.removeprefix(prefix) if begins else token
             begins = self.ends_stretch(id)
 
     def ends_stretch(self, id: int) -> bool:
         """Whether the next token begins a stretch of text, and loses the prefix when it is decoded."""
-        return self.is_added(id) and bool(self._later.prefix)
+        return self.is_added(id) and id != getattr(self.model, "unknown", None) and bool(self._later.prefix)
 
     def bytes_of(self, id: int) -> bytes:
         """The bytes of one token, in the middle of a text. Raises ValueError for an id outside the vocabulary."""
