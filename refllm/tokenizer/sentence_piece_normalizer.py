@@ -48,8 +48,9 @@ class SentencePieceNormalizer(NamedTuple):
             part, start, end = parts.pop()
             if left := part.rstrip(" " + ESCAPED_SPACE):
                 parts.append((left, start, end))
-                place = end
                 break
+        if parts:
+            place = parts[-1][2]
         yield from (part for part in [*parts, (self.behind, place, place)] if part[0])
 
 
