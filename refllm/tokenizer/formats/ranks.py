@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
+from refllm.tokenizer.model import MOST_IDS
 from refllm.tokenizer.rank_merges import RankMerges
 from refllm.tokenizer.tokenizer import AddedToken, Tokenizer
 from refllm.tokenizer.words.patterns import CL100K, GPT2, O200K
@@ -46,6 +47,8 @@ def load(path: Path, pattern: str | None = None) -> Tokenizer:
         raise ValueError(f"{path}: a rank file's name says how it cuts text, one of {', '.join(ENCODINGS)}; or pass pattern=….")
     usual, special = ENCODINGS.get(path.stem, ("", {}))
     vocabulary = read_vocabulary(path)
+    if (largest := max(vocabulary, default=0)) >= MOST_IDS:
+        raise ValueError(f"{path}: a token has the rank {largest}; ranks are below {MOST_IDS:,}.")
     try:
         model = ByteLevelBPE(vocabulary, RankMerges(vocabulary), usual if pattern is None else pattern, whole_words=True)
         return Tokenizer(model, [AddedToken(id, name, special=True) for name, id in special.items()])
