@@ -260,7 +260,9 @@ class Tokenizer:
 
     def ends_stretch(self, id: int) -> bool:
         """Whether the next token begins a stretch of text, and loses the prefix when it is decoded."""
-        return self.is_added(id) and id != getattr(self.model, "unknown", None) and bool(self._later.prefix)
+        if self._added_are_words or not self._later.prefix:
+            return False
+        return self.is_added(id) and id != getattr(self.model, "unknown", None)
 
     def bytes_of(self, id: int) -> bytes:
         """The bytes of one token, in the middle of a text. Raises ValueError for an id outside the vocabulary."""

@@ -42,10 +42,12 @@ class WordPiece:
     continuing: what the spelling of a piece behind another begins with    longest_word: characters; longer words are unknown
     cleanup: whether decoding leaves out the space before "." "," "n't" …
 
-    A piece that begins a word decodes with a space before it, so what was lost is not only case: how many spaces there were, too.
+    A piece that begins a word decodes with a space before it. What encoding dropped does not come back: case and accents in an
+    uncased model, and in any how many spaces there were.
     """
 
     prefix = " "
+    added_are_words = True  # [MASK] is decoded with a space before it
 
     def __init__(
         self,
