@@ -11,10 +11,12 @@ from refllm.tokenizer.formats import hugging_face_byte_level, hugging_face_sente
 from refllm.tokenizer.formats.hugging_face_normalizers import describe_normalizer, read_normalizer
 from refllm.tokenizer.formats.hugging_face_parts import NOT_BUILT_SO, read_json, require
 from refllm.tokenizer.formats.hugging_face_post_processor import describe_post_processor, read_post_processor
+from refllm.tokenizer.normalizers import Normalizer
 from refllm.tokenizer.pre_split import PreSplit
 from refllm.tokenizer.sentence_piece import SentencePieceBPE
 from refllm.tokenizer.tokenizer import Tokenizer
 from refllm.tokenizer.word_piece import WordPiece
+from refllm.tokenizer.words.bert import NormalizedByBert
 
 CONFIG = "tokenizer_config.json"
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
@@ -110,7 +112,10 @@ def _from_document(document: dict[str, Any], config: dict[str, Any]) -> Tokenize
     bos, eos = (ids.get(_content(config.get(f"{name}_token"))) for name in ("bos", "eos"))
     if bos == eos and not config.get("add_bos_token"):
         bos = None  # GPT-2's config names its one special token as everything; nothing puts it before a text
-    return Tokenizer(parts.read(document, ids), added, bos, eos, normalizer, template)
+    model = parts.read(document, ids)
+    if isinstance(model, WordPiece) and any(token.normalized for token in added):
+        normalizer = Normalizer((NormalizedByBert(model.rules),))  # the model's own rules change what is normalized no more
+    return Tokenizer(model, added, bos, eos, normalizer, template)
 
 
 def _module(document: dict[str, Any]) -> Any:

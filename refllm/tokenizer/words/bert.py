@@ -91,15 +91,38 @@ def written_out(rules: BertRules) -> _WrittenOut:
 def write_out(point: int, rules: BertRules) -> str:
     """What a character is written out as: nothing, or characters of words with spaces before, between and behind."""
     kinds, white = flags(), members("s")
+    text = normalized(point, rules)
+    return "".join(" " if white[ord(c)] else f" {c} " if kinds[ord(c)] & PUNCTUATION else c for c in text)
+
+
+def normalized(point: int, rules: BertRules) -> str:
+    """What BertNormalizer makes of a character: the same, but for the spaces around punctuation, which come later."""
+    kinds, text = flags(), chr(point)
     if rules.clean_text and kinds[point] & DROPPED:
         return ""
-    written = chr(point)
+    if rules.clean_text and members("s")[point]:
+        return " "
     if rules.strips:
-        written = "".join(c for c in _decomposed(written) if not kinds[ord(c)] & MARK)
+        text = "".join(c for c in _decomposed(text) if not kinds[ord(c)] & MARK)
     if rules.lowercase:
-        written = "".join(lower_case().get(ord(c), c) for c in written)
-    written = "".join(" " if white[ord(c)] else f" {c} " if kinds[ord(c)] & PUNCTUATION else c for c in written)
-    return f" {written} " if rules.handle_chinese_chars and is_ideograph(point) else written
+        text = "".join(lower_case().get(ord(c), c) for c in text)
+    return f" {text} " if rules.handle_chinese_chars and is_ideograph(point) else text
+
+
+class NormalizedByBert(NamedTuple):
+    """BertNormalizer as a step of a normalizer, for added tokens that are looked for in normalized text."""
+
+    rules: BertRules
+
+    def apply(self, text: str) -> str:
+        """The text normalized."""
+        return "".join(part for part, _, _ in self.changes(text))
+
+    def changes(self, text: str) -> Iterator[tuple[str, int, int]]:
+        """What each character becomes, where it becomes anything, and the characters that it stands for."""
+        for character, place in _placed(text, self.rules):
+            if part := normalized(ord(character), self.rules):
+                yield part, place, place + 1
 
 
 def _decomposed(character: str) -> str:

@@ -137,3 +137,23 @@ def test_both_files_hold_the_same_tokenizer(bert, packaged):
     other = Tokenizer.load(packaged("bert") / "vocab.txt")
     assert (other.model.pieces, other.model.rules, other.added) == (bert.model.pieces, bert.model.rules, bert.added)
     assert (other.bos, other.eos, other.with_special_tokens([])) == (bert.bos, bert.eos, bert.with_special_tokens([]))
+
+
+@pytest.mark.oracle
+@given(draw=st.data())
+def test_added_tokens_are_found_where_tokenizers_finds_them(packaged, tmp_path_factory, hard_text, draw):
+    from tokenizers import AddedToken as Token
+    from tokenizers import Tokenizer as Reference
+
+    theirs = Reference.from_file(str(packaged("bert") / "tokenizer.json"))
+    theirs.no_padding()
+    theirs.no_truncation()
+    theirs.add_tokens([Token("NewTok", normalized=True), Token("É!", normalized=True), Token("Asis", normalized=False)])
+    path = tmp_path_factory.getbasetemp() / "bert-with-added-tokens.json"
+    theirs.save(str(path))
+    parts = st.sampled_from(
+        ["newtok", "NEWTOK", "Asis", "asis", "É!", "e!", "e\u0301!", " ", "中", "new\u00adtok", "a\u302e\U0001d165"]
+    )
+    text = draw.draw(st.lists(parts | hard_text, max_size=6).map("".join))
+    expected = theirs.encode(text, add_special_tokens=False)
+    assert Tokenizer.load(path).encode_with_offsets(text, allowed_special="all") == (expected.ids, expected.offsets)
