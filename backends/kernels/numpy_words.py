@@ -83,7 +83,7 @@ def o200k_word_starts(points, table, digits):
     start_numbers(starts, x, digits)
     follows_letter = np.zeros_like(letter)
     follows_letter[1:] = letter[:-1]
-    places, letters = contractions(points, (x == APOSTROPHE) & follows_letter & (signs == FREE) & is_letter(n), 32)
+    places, letters = contractions(points, (x == APOSTROPHE) & follows_letter & is_letter(n), 32)
     places, letters = every_other_of_chains(places, letters)
     second = places[letters == 2] + 2
     starts[places] = starts[places + 1] = starts[second] = False

@@ -28,8 +28,8 @@ def llama3_word_starts(points, table, digits):
     x = xp.take(table, points, axis=0)
     p, q = before(x, 1, END), before(x, 2, END)
     sign, newline = is_sign(x), x == NEWLINE
-    behind_signs = newline & latest(sign, ~newline, False)
-    starts = whitespace_starts(is_white(x) & ~behind_signs, newline & ~behind_signs)
+    of_signs = latest(sign, ~newline, False)  # signs, and the newlines directly behind them
+    starts = whitespace_starts(is_white(x) & ~of_signs, newline)
     starts = starts | (x == NUMBER) & (place_in_run(x == NUMBER) % digits == 0)
     starts = starts | is_letter(x) & letter_rule(q, p)
     starts = starts | sign & ~is_sign(p) & (p != SPACE)

@@ -1,5 +1,8 @@
 """The ends of English contractions: an apostrophe and s, d, m, t, ll, ve or re."""
 
+from functools import reduce
+from operator import or_
+
 from refllm.array_api import namespace
 from refllm.tokenizer.words.kinds import after, before
 
@@ -15,11 +18,8 @@ def contraction_letters(points):
     """
     xp = namespace(points)
     first, second = after(points, 1, 0), after(points, 2, 0)
-    one, two = points < 0, points < 0
-    for letter in ONE_LETTER:
-        one = one | (first == ord(letter))
-    for letters in TWO_LETTERS:
-        two = two | ((first == ord(letters[0])) & (second == ord(letters[1])))
+    one = reduce(or_, [first == ord(letter) for letter in ONE_LETTER])
+    two = reduce(or_, [(first == ord(letters[0])) & (second == ord(letters[1])) for letters in TWO_LETTERS])
     letters = xp.astype(one, xp.int32) + 2 * xp.astype(two, xp.int32)
     return letters * xp.astype(points == ord("'"), xp.int32)
 

@@ -53,12 +53,12 @@ def o200k_word_starts(points, table, digits):
     p = before(x, 1, END)
     signs = sign_states(x)
     letter = (is_letter(x) | (x == MARK)) & (signs == FREE)
-    contraction = contraction_states(points, letter, signs)
+    contraction = contraction_states(points, letter)
     behind_contraction = before(contraction, 1, NO_CONTRACTION) == ENDED
     white = is_white(x) & (signs != EATEN)
     after_signs = before(signs, 1, FREE)
     joined = signs == JOINED
-    starts = whitespace_starts(white, white & (x == NEWLINE))
+    starts = whitespace_starts(white, x == NEWLINE)
     starts = starts | (x == NUMBER) & (place_in_run(x == NUMBER) % digits == 0)
     starts = starts | joined & (after_signs != JOINED) & (p != SPACE)
     starts = starts | is_sign(x) & (signs == FREE)
@@ -83,14 +83,13 @@ def sign_states(x):
     return states_after(xp.take(table, 2 * xp.astype(x, xp.int32) + xp.astype(joins, xp.int32), axis=0))
 
 
-def contraction_states(points, letter, signs):
+def contraction_states(points, letter):
     """How many letters of a contraction are still to come behind each character, and one: (N,) int32; 0 outside contractions.
 
-    points: (N,) int32    letter: (N,) bool, the letters and marks of words    signs: (N,) int32, their states
+    points: (N,) int32    letter: (N,) bool, the letters and marks of words
     """
     xp = namespace(points)
-    may_begin = before(letter, 1, False) & (signs == FREE)
-    letters = contraction_letters(folded(points)) * xp.astype(may_begin, xp.int32)
+    letters = contraction_letters(folded(points)) * xp.astype(before(letter, 1, False), xp.int32)
     goes_on = (NO_CONTRACTION, NO_CONTRACTION, 1, 2)
     maps = [state_map(goes_on)] + [state_map((ENDED + count, *goes_on[1:])) for count in (1, 2)]
     return states_after(xp.take(xp.asarray(maps, dtype=xp.int32), letters, axis=0))
@@ -99,10 +98,9 @@ def contraction_states(points, letter, signs):
 def case_starts(x, letter):
     """Whether a word starts at each upper-case letter for the case of those beside it: (N,) bool.
 
-    x: (N,) uint8 kinds    letter: (N,) bool, the letters and marks of words
+    x: (N,) uint8 kinds    letter: (N,) bool, the letters and marks of words, those of contractions aside
     """
-    upper = letter & (x == UPPER)
-    without_case = letter & ((x == CASELESS) | (x == MARK))
+    upper, without_case = x == UPPER, (x == CASELESS) | (x == MARK)
     behind_lower = before(latest(letter & (x == LOWER), ~without_case, False), 1, False)
     ends_in_upper = coming(~letter, ~upper, True)
     return upper & (behind_lower | before(without_case, 1, False) & ends_in_upper)
@@ -110,4 +108,4 @@ def case_starts(x, letter):
 
 def is_sign(x):
     """Neither letter, mark, number nor whitespace."""
-    return (x != END) & (x <= SLASH)
+    return x <= SLASH

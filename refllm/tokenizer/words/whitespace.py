@@ -10,7 +10,7 @@ def whitespace_starts(white, newline):
     A run of whitespace is cut behind its last newline, and before its last character, unless that is a newline or ends the text:
     it stands alone or joins what follows.
 
-    white: (N,) bool    newline: (N,) bool, the line ends, of those that are white
+    white: (N,) bool    newline: (N,) bool, the line ends
     """
     newline_comes = coming(newline, newline | ~white, False)
     first = ~before(white, 1, False)

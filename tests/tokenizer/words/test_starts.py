@@ -29,6 +29,8 @@ ADVERSARIAL = [
     "a'll'll'llama 'll'll A'S'Ll'lL ''s'' '''s s'ſa'ſ'ſ",
     "a'r a'v a'l 'x a'",
     "don'T we'RE K'S",
+    "I'd I'm it's can't they've we're she'll 'd 'm 've 're I'D I'VE 'al 'xe 'le 'ee",
+    *["a'l", "a'L", "'l", "'v", "a'r", "中Aa", "中A", "a中Aa", "a中A", "a\n  ", "a\n\t ", "\n \n.", "\n \na"],
     ".\u0301a .\u0301a ..\u0301a a\u0301.a \u0301\u0301a \u0301.\u0301A\u0301\u0301.\u0301\n/a",
     "A\u0301A A\u0301AA\u0301A a\u0301A\u0301Aa 中A 中AA中A a中A中Aa ʰA's中A'sA",
     ".\n//\n/a .\n/.\n//./a\n/a/\n\n/ //\u0301\n//\u0301\n//\u0301\n/.\u0301\n/\u0301\n/a",
