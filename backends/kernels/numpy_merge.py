@@ -106,7 +106,9 @@ def ready(table) -> Ready | None:
     """The table made ready, once; None for one that these kernels cannot serve."""
     name = id(table.keys)
     if name not in READY:
-        ranks, rank_of_each = np.unique(table.ranks, return_inverse=True)
+        ranks = np.sort(table.ranks)
+        ranks = ranks[np.append(True, ranks[1:] != ranks[:-1])[: len(ranks)]]  # np.unique would first import all of numpy.ma
+        rank_of_each = np.searchsorted(ranks, table.ranks)
         made = Ready(table, ranks, rank_of_each.astype(np.int32))
         READY[name] = made if len(ranks) < 2 ** (31 - PLACE_BITS) else None
         weakref.finalize(table.keys, READY.pop, name, None).atexit = False
