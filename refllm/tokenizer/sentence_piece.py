@@ -33,8 +33,9 @@ from refllm.tokenizer.sentence_piece_arrays import (
 
 ESCAPED_SPACE = "\u2581"
 LONG = 1 << 13  # characters; from here on arrays are faster
-CHUNK = 1 << 16  # characters cut at a time, so that what is in work stays small
-LONGEST_SEGMENT = 128  # characters; longer ones are joined one by one, which costs n·log n instead of n²
+CHUNK = 1 << 17  # characters cut at a time, so that what is in work stays small
+LONGEST_SEGMENT = 64  # characters of one that is joined beside others, a round for each; a longer one costs n·log n by itself
+MANY = 64  # segments not met before; fewer are sooner done one by one
 
 Scheme = Literal["every", "unspaced", "first"]
 
@@ -181,9 +182,9 @@ class SentencePieceBPE:
         return chain.from_iterable(map(word_ids.__getitem__, segments))
 
     def _remember(self, segments: list[str]) -> None:
-        """Work out the ids of segments not met before, all at once."""
+        """Work out the ids of segments not met before, all at once; long ones, and a few, are left to be asked for one by one."""
         segments = [segment for segment in segments if len(segment) <= LONGEST_SEGMENT]
-        if not segments:
+        if len(segments) < MANY:
             return
         if len(self._word_ids) + len(segments) > MOST_WORDS:
             self._word_ids.clear()

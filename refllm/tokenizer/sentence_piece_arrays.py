@@ -8,13 +8,14 @@ then the text is cut in fewer places, which changes no id, for a segment may hol
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from refllm.array_api import namespace
 from refllm.tokenizer.byte_pair import Merge
-from refllm.tokenizer.merge_words import MergeTable, merge_table, merge_words
+from refllm.tokenizer.merge_words import MergeArrays, MergeTable, merge_table, merge_words
 
 CHARACTERS = 1 << 24  # a character that is no piece has the symbol CHARACTERS + its code point; ids are below
 UNICODE = 0x110000  # code points; the symbol of the nth user-defined piece stands at UNICODE + n
@@ -44,10 +45,12 @@ def piece_tables(
     symbols = np.arange(CHARACTERS, CHARACTERS + UNICODE, dtype=np.int32)
     characters = {piece: id for id, piece in pieces.items() if len(piece) == 1}
     symbols[code_points("".join(characters))] = list(characters.values())
+    pairs = np.fromiter(chain.from_iterable(merges), np.int64, 2 * len(merges)).reshape(-1, 2)
+    made = np.fromiter(chain.from_iterable(merges.values()), np.int64, 2 * len(merges)).reshape(-1, 2)  # ranks and ids
     return PieceTables(
         xp.from_numpy(np.concatenate([symbols, np.array(user_defined, np.int32)])),
-        xp.from_numpy(side_by_side([pieces[id] for id in {merge.id for merge in merges.values()}])),
-        merge_table(merges, xp, parallel=False),
+        xp.from_numpy(side_by_side([pieces[id] for id in set(made[:, 1].tolist())])),
+        merge_table(MergeArrays(*pairs.T, *made.T), xp, parallel=False),
         xp.from_numpy(np.array(byte_ids, np.int32)),
         -1 if unknown is None else unknown,
     )
