@@ -1,5 +1,7 @@
 """Merging many words at once equals merging each alone."""
 
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,8 +10,10 @@ from hypothesis import strategies as st
 from refllm.array_api import kernels, load
 from refllm.backends.kernels import numpy_merge
 from refllm.conformance.specification import definitions
-from refllm.tokenizer.byte_pair import Merge
+from refllm.tokenizer.byte_pair import Merge, merge_word
+from refllm.tokenizer.formats.ranks import read_vocabulary
 from refllm.tokenizer.merge_words import halves, merge_table, merge_words
+from refllm.tokenizer.rank_merges import canonical_merges
 
 
 @st.composite
@@ -118,3 +122,103 @@ def merged_to_two(word, merges):
         merge, i = min(ranked)
         word = [*word[:i], merge.id, *word[i + 2 :]]
     return word if len(word) == 2 else [-1, -1]
+
+
+# What is not canonical: a token made in two ways, a rank given twice, a token that ranks below or beside its part.
+DOUBLE = {(0, 1): Merge(0, 4), (2, 3): Merge(1, 4)}
+TIED = {(0, 1): Merge(0, 4), (2, 3): Merge(0, 5)}
+FALLING = {(0, 1): Merge(1, 4), (4, 2): Merge(0, 5)}
+FALLING_RIGHT = {(0, 1): Merge(1, 4), (2, 4): Merge(0, 5)}
+OF_ITSELF = {(0, 1): Merge(0, 0)}
+
+
+@pytest.mark.parametrize("merges", [DOUBLE, TIED, FALLING, FALLING_RIGHT, OF_ITSELF])
+def test_a_table_that_is_not_canonical_merges_one_pair_a_round(backend, merges):
+    assert merge_table(merges, backend.xp).left_bounds is None
+
+
+A, B, C, D, AB, CD, BC, ABC = range(8)
+RIVALS = {(A, B): Merge(1, AB), (AB, C): Merge(3, ABC), (C, D): Merge(5, CD), (B, C): Merge(10, BC)}
+
+
+def test_a_pair_waits_for_a_lower_one_that_a_merge_will_bring(plain):
+    """C D is lower than B C, its only rival at first; but A B is merged before, and AB C is lower than C D."""
+    table = merge_table(RIVALS, plain.xp)
+    assert merged(plain, [[A, B, C, D], [C, D], [B, C, D]], table) == [[ABC, D], [CD], [B, CD]]
+
+
+@given(st.integers(1, 120), st.integers(1, 3), st.randoms(use_true_random=False))
+def test_runs_of_one_letter_merge_from_the_left(plain, length, n_letters, draw):
+    merges = {(0, 0): Merge(2, 10), (0, 1): Merge(0, 11), (10, 10): Merge(3, 12), (11, 0): Merge(1, 13), (12, 12): Merge(4, 14)}
+    word = [draw.randrange(n_letters) for _ in range(length)]
+    assert merged(plain, [word, word], merge_table(merges, plain.xp)) == [merge_word(word, merges)] * 2
+
+
+def test_merging_changes_none_of_its_arguments(backend):
+    xp = backend.xp
+    merges = {(0, 1): Merge(0, 4), (4, 4): Merge(1, 5)}
+    for n in (2, 200):
+        symbols, starts = np.tile(np.int32([0, 1]), 2 * n), np.arange(0, 4 * n, 4, dtype=np.int64)
+        given_symbols, given_starts = xp.from_numpy(symbols), xp.from_numpy(starts)
+        ids, begins = merge_words(given_symbols, given_starts, merge_table(merges, xp))
+        assert xp.to_numpy(ids).tolist() == [5] * n
+        assert xp.to_numpy(begins).tolist() == list(range(n))
+        assert begins.dtype == given_starts.dtype
+        assert np.array_equal(xp.to_numpy(given_symbols), symbols)
+        assert np.array_equal(xp.to_numpy(given_starts), starts)
+
+
+@given(data=st.data())
+def test_gpt2_merges_whole_texts_alike_in_every_way(fast, gpt2, gpt2_table, hard_text, data):
+    texts = [text for text in data.draw(st.lists(hard_text, max_size=3)) if text]
+    words = [[gpt2.model._byte_ids[byte] for byte in text.encode()] for text in texts]
+    expected = [merge_word(word, gpt2.model.merges) for word in words]
+    assert merged(fast, words, gpt2_table) == expected
+    with kernels(fast, {}):
+        assert merged(fast, words, gpt2_table) == expected
+
+
+@pytest.fixture(scope="module")
+def gpt2_table(gpt2):
+    """GPT-2's merges in NumPy's arrays."""
+    table = merge_table(gpt2.model.merges, load("numpy").xp)
+    assert table.left_bounds is not None
+    return table
+
+
+def texts_of(length):
+    """Texts without spaces that merge in very different ways, each of this many characters."""
+    draw = random.Random(length)
+    alphabets = {
+        "one": "a",
+        "two": "ab",
+        "hex": "0123456789abcdef",
+        "random": "abcdefghijklmnopqrstuvwxyz",
+        "any": "\n aé中😀-=([",
+    }
+    return {name: "".join(draw.choice(letters) for _ in range(length)) for name, letters in alphabets.items()}
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("name", ["p50k_base", "cl100k_base", "o200k_base"])
+def test_texts_that_are_one_word_have_tiktokens_ids(packaged, topics, name):
+    import tiktoken
+
+    vocabulary = read_vocabulary(packaged(name))
+    theirs = tiktoken.Encoding(
+        name, pat_str=r"[\s\S]+", mergeable_ranks={t: id for id, t in vocabulary.items()}, special_tokens={}
+    )
+    of_bytes = {token: id for id, token in vocabulary.items()}
+    table = merge_table(canonical_merges(vocabulary), load("numpy").xp)
+    assert table.left_bounds is not None
+    draw = random.Random(0)
+    longest = [*texts_of(30_000).values(), topics[:30_000], topics.replace(" ", "")[:30_000]]
+    places = [(draw.randrange(len(topics)), draw.randrange(1, 90)) for _ in range(2000)]
+    texts = [
+        *longest,
+        *(topics[i : i + n] for i, n in places),
+        *(text for n in range(1, 300, 3) for text in texts_of(n).values()),
+    ]
+    words = [[of_bytes[bytes([byte])] for byte in text.encode()] for text in texts]
+    for text, ids in zip(texts, merged(load("numpy"), words, table), strict=True):
+        assert ids == theirs.encode(text), text
