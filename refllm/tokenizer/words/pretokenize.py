@@ -12,15 +12,14 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from refllm.tokenizer.words.patterns import CL100K, GPT2, GPT2_ENCODER, LLAMA3, O200K, QWEN2, runner
-from refllm.tokenizer.words.starts import has_array_form, word_starts
+from refllm.tokenizer.words.patterns import GPT2, GPT2_ENCODER, GPT2_MINBPE, runner
+from refllm.tokenizer.words.starts import FORMS, has_array_form, word_starts
 
 CHUNK = 1 << 17  # characters, about; what is made of so many stays in the processor's cache
 SHORT = 2048  # characters; up to here the pattern finds the words sooner than arrays do
 
 # Where a word starts in any context, and no word before depends on what follows: a space behind something else.
-CUTS = dict.fromkeys((GPT2, GPT2_ENCODER), re.compile(r"\S(?=[ \n])"))
-CUTS |= dict.fromkeys((CL100K, LLAMA3, QWEN2, O200K), re.compile(r"\S(?= )"))
+CUTS = {pattern: re.compile(r"\S(?=[ \n])" if pattern in (GPT2, GPT2_ENCODER, GPT2_MINBPE) else r"\S(?= )") for pattern in FORMS}
 
 Pattern = str | tuple[str, ...]
 

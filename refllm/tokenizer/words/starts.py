@@ -8,13 +8,13 @@ from refllm.tokenizer.words.cl100k import cl100k_word_starts, llama3_word_starts
 from refllm.tokenizer.words.gpt2 import gpt2_word_starts
 from refllm.tokenizer.words.kinds import kind_table
 from refllm.tokenizer.words.o200k import o200k_word_starts
-from refllm.tokenizer.words.patterns import CL100K, GPT2, GPT2_ENCODER, LLAMA3, O200K, QWEN2
+from refllm.tokenizer.words.patterns import CL100K, GPT2, GPT2_ENCODER, GPT2_MINBPE, LLAMA3, MINBPE, NANOCHAT, O200K, QWEN2
 
 FORMS: dict[str, Callable] = {
-    GPT2: gpt2_word_starts,
-    GPT2_ENCODER: gpt2_word_starts,
+    **dict.fromkeys((GPT2, GPT2_ENCODER, GPT2_MINBPE), gpt2_word_starts),
     CL100K: partial(cl100k_word_starts, digits=3),
-    LLAMA3: partial(llama3_word_starts, digits=3),
+    **dict.fromkeys((LLAMA3, MINBPE), partial(llama3_word_starts, digits=3)),
+    NANOCHAT: partial(llama3_word_starts, digits=2),
     QWEN2: partial(llama3_word_starts, digits=1),
     O200K: partial(o200k_word_starts, digits=3),
 }

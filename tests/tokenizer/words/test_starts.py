@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from refllm.array_api import kernels, load
 from refllm.conformance.specification import definitions
 from refllm.tokenizer.words.kinds import CASELESS, LOWER, MARK, NUMBER, UPPER, is_white, kind_table
-from refllm.tokenizer.words.patterns import CL100K, GPT2, GPT2_ENCODER, LLAMA3, O200K, QWEN2
+from refllm.tokenizer.words.patterns import CL100K, GPT2, GPT2_ENCODER, GPT2_MINBPE, LLAMA3, MINBPE, NANOCHAT, O200K, QWEN2
 from refllm.tokenizer.words.pretokenize import code_points, words_by_pattern
 from refllm.tokenizer.words.starts import FORMS, has_array_form, word_starts
 
-PATTERNS = {"gpt2": GPT2, "encoder": GPT2_ENCODER, "cl100k": CL100K, "llama3": LLAMA3, "qwen2": QWEN2, "o200k": O200K}
+PATTERNS = {"gpt2": GPT2, "cl100k": CL100K, "llama3": LLAMA3, "qwen2": QWEN2, "nanochat": NANOCHAT, "o200k": O200K}
+SAME = {GPT2_ENCODER: GPT2, GPT2_MINBPE: GPT2, MINBPE: LLAMA3}  # other spellings
 DISTINCT = ["gpt2", "cl100k", "qwen2", "o200k"]  # the array forms; cl100k's stands on Llama 3's, and Qwen 2's is Llama 3's
-DIGITS = {"llama3": [3], "qwen2": [1], "cl100k": [3], "o200k": [3]}
+DIGITS = {"llama3": [3], "qwen2": [1], "nanochat": [2], "cl100k": [3], "o200k": [3]}
 
 # One character of each kind, and those that a rule names.
 DECIDING = ["a", "A", "1", ".", "'", " ", "\n", "\r", "\t", "/", "s", "l", "L", "中", "\u0301", "ſ", "'s", "'ll", "\u00a0"]
@@ -96,10 +97,18 @@ def test_words_found_by_arrays_equal_those_of_the_pattern(hard_text, backend, na
 def test_words_equal_their_definition(hard_text, name, data):
     text = data.draw(hard_text | st.lists(st.sampled_from(DECIDING), max_size=16).map("".join))
     define = definitions()
-    op = {"encoder": "gpt2", "qwen2": "llama3"}.get(name, name)
+    op = {"nanochat": "llama3", "qwen2": "llama3"}.get(name, name)
     expected = define["cut"](text, define[f"{op}_word_starts"](text, kinds(text), *DIGITS.get(name, [])))
     assert words_by_pattern(text, PATTERNS[name]) == expected
     assert found(text, PATTERNS[name], load("numpy")) == expected
+
+
+@pytest.mark.parametrize("pattern", SAME)
+@given(data=st.data())
+def test_a_pattern_spelled_otherwise_finds_the_same_words(hard_text, pattern, data):
+    text = data.draw(hard_text | st.lists(st.sampled_from(DECIDING), max_size=16).map("".join))
+    assert words_by_pattern(text, pattern) == words_by_pattern(text, SAME[pattern])
+    assert found(text, pattern, load("numpy")) == words_by_pattern(text, pattern)
 
 
 @pytest.mark.parametrize("name", DISTINCT)
@@ -158,7 +167,7 @@ def test_the_standard_library_splits_alike(name):
 
 
 def test_the_known_patterns_have_array_forms_and_others_are_refused():
-    assert set(FORMS) == set(PATTERNS.values())
+    assert set(FORMS) == {*PATTERNS.values(), *SAME}
     assert all(map(has_array_form, FORMS))
     for pattern in (r"\S+", (GPT2, CL100K), (GPT2,)):
         assert not has_array_form(pattern)
