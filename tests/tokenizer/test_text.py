@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm.tokenizer.text import repaired
+from refllm.tokenizer.text import bounds_before_repair, repaired
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
@@ -23,6 +23,15 @@ def test_repaired_text_can_be_carried_and_is_not_repaired_further(broken_text, d
 )
 def test_surrogates_are_repaired_as_utf16_reads_them(text, expected):
     assert repaired(text) == expected
+
+
+@given(data=st.data())
+def test_each_repaired_character_begins_where_it_was(broken_text, data):
+    text = data.draw(broken_text)
+    bounds = bounds_before_repair(text)
+    assert len(bounds) == len(repaired(text)) + 1
+    assert "".join(repaired(text[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)) == repaired(text)
+    assert (bounds[0], bounds[-1]) == (0, len(text))
 
 
 @pytest.mark.oracle
