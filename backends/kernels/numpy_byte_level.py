@@ -2,6 +2,9 @@
 
 A word of up to 7 bytes with its length is one 64-bit key, one of up to 15 bytes two, so equal keys are equal words.
 Longer words are told apart by all their bytes, eight at a time, and merged. Most words are short, and most are tokens.
+
+A word is first cut between characters that no token joins: no merge crosses such a place. So words of scripts that put no spaces
+between words fall into a few characters each, which come again and again.
 """
 
 from typing import Any, NamedTuple
@@ -14,6 +17,7 @@ from refllm.array_api import OPS
 
 BLOCK = 1 << 15  # words whose intermediate arrays stay in the cache
 LONGEST = 256  # bytes; longer words are merged each time they come
+LEAD = 0xC0  # the least byte that begins a character beyond ASCII
 WORD = np.dtype("<u8")  # so that the first byte is the lowest
 BYTES = np.array([2 ** (8 * n) - 1 for n in range(9)], WORD)  # the mask of the first n bytes
 LENGTHS = np.array([n << 56 for n in range(8)] + [0], WORD)  # what marks a key of n bytes, in a byte that it leaves free
@@ -23,11 +27,9 @@ SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / golden ratio, odd: a product
 def encode_words(data, starts, vocabulary):
     if not starts.size:
         return np.zeros(0, np.int32)
-    tables = _TABLES.get(vocabulary)
-    if tables is None:
-        tables = _TABLES[vocabulary] = whole_word_tables(vocabulary)
+    tables = tables_of(vocabulary)
     data, eights = readable(data)
-    starts = starts.astype(np.intp)
+    starts = finer(data[:-8], eights, starts, tables.joints)
     lengths = np.diff(starts, append=data.size - 8)
     ids = np.empty(starts.size, np.int32)
     for first in range(0, starts.size, BLOCK):
@@ -77,30 +79,92 @@ class Table(NamedTuple):
     shift: Any  # what leaves a slot's number of a hash
 
 
-_TABLES: WeakKeyDictionary[Any, tuple[Table, Table]] = WeakKeyDictionary()
+class Joints(NamedTuple):
+    """What stands around the characters beyond ASCII inside tokens, other than at their beginning."""
+
+    pairs: Any  # (65536,) bool, whether a byte and the next, which begins the character, stand together in any token
+    windows: Table  # the up to 3 bytes on either side, as many as the token has
 
 
-def whole_word_tables(vocabulary) -> tuple[Table, Table]:
-    """The tokens of up to 7 bytes, and those of 8 to 15."""
-    _, eights = readable(vocabulary.whole_bytes)
-    starts = vocabulary.whole_starts.astype(np.intp)
-    lengths = np.diff(starts, append=vocabulary.whole_bytes.size)
-    short, middle = np.flatnonzero(lengths < 8), np.flatnonzero((lengths >= 8) & (lengths < 16))
-    return (
-        hash_table(short_keys(eights, starts[short], lengths[short]), vocabulary.whole[short]),
-        hash_table(middle_keys(eights, starts[middle], lengths[middle]), vocabulary.whole[middle]),
-    )
+class Tables(NamedTuple):
+    """What the kernel looks up in a vocabulary."""
+
+    short: Table  # the tokens of up to 7 bytes
+    middle: Table  # those of 8 to 15
+    joints: Joints
+
+
+_TABLES: WeakKeyDictionary[Any, Tables] = WeakKeyDictionary()
+
+
+def tables_of(vocabulary) -> Tables:
+    """The vocabulary's tables, made when it is first used."""
+    if vocabulary not in _TABLES:
+        _, eights = readable(vocabulary.whole_bytes)
+        starts = vocabulary.whole_starts.astype(np.intp)
+        lengths = np.diff(starts, append=vocabulary.whole_bytes.size)
+        short, middle = np.flatnonzero(lengths < 8), np.flatnonzero((lengths >= 8) & (lengths < 16))
+        _TABLES[vocabulary] = Tables(
+            hash_table(short_keys(eights, starts[short], lengths[short]), vocabulary.whole[short]),
+            hash_table(middle_keys(eights, starts[middle], lengths[middle]), vocabulary.whole[middle]),
+            joints_of(vocabulary.whole_bytes, eights, starts, lengths),
+        )
+    return _TABLES[vocabulary]
+
+
+def joints_of(data, eights, starts, lengths) -> Joints:
+    """The joints of tokens that stand one after another."""
+    places = np.flatnonzero(data >= LEAD)
+    token = np.searchsorted(starts, places, side="right") - 1
+    inside = places > starts[token]
+    places, token = places[inside], token[inside]
+    pairs = np.zeros(1 << 16, bool)
+    pairs[pair(data, places)] = True
+    end = starts + lengths
+    keys = np.unique(window(eights, places, np.minimum(places - starts[token], 3), np.minimum(end[token] - places, 3)))
+    return Joints(pairs, hash_table((keys,), np.arange(keys.size, dtype=np.int32)))
+
+
+def pair(data, places):
+    """The bytes before and at each place, as one number below 2¹⁶."""
+    return data[places - 1].astype(np.intp) << 8 | data[places]
+
+
+def window(eights, places, before, behind):
+    """Some bytes before each place and some from it on, with the numbers of them: (N,) uint64."""
+    numbers = np.asarray(before << 2 | behind, WORD) << np.uint64(56)
+    return eights[places - before] & BYTES.take(before + behind) | numbers
+
+
+def finer(data, eights, starts, joints):
+    """The starts of words and of the parts they fall into: (P,) int64.
+
+    The place before a character beyond ASCII is a joint of no token, if no token has around it just the bytes that are there.
+    """
+    first = np.zeros(data.size, bool)
+    first[starts] = True
+    places = np.flatnonzero((data >= LEAD) & ~first)
+    for begin in range(0, places.size, BLOCK):
+        block = places[begin : begin + BLOCK]
+        joined = joints.pairs.take(pair(data, block))
+        first[block[~joined]] = True
+        left = block[joined]
+        for before in (1, 2, 3):
+            for behind in (1, 2, 3):
+                left = left[find(joints.windows, (window(eights, left, before, behind),)) < 0]
+        first[left] = True
+    return np.flatnonzero(first)
 
 
 def short_keys(eights, starts, lengths):
     """The keys of words; those of up to 7 bytes are their own."""
     n = np.minimum(lengths, 8)
-    return (eights.take(starts) & BYTES.take(n) | LENGTHS.take(n),)
+    return (eights[starts] & BYTES.take(n) | LENGTHS.take(n),)
 
 
 def middle_keys(eights, starts, lengths):
     """The keys of words of 8 to 15 bytes, of two parts each."""
-    return eights.take(starts), *short_keys(eights, starts + 8, lengths - 8)
+    return eights[starts], *short_keys(eights, starts + 8, lengths - 8)
 
 
 def hashed(keys):
@@ -112,7 +176,7 @@ def hashed(keys):
 
 
 def hash_table(keys, ids) -> Table:
-    """The table in which each key has its id, at least three quarters of it empty."""
+    """The table in which each key has its id, all different; at least three quarters of it stay empty."""
     bits = int(4 * ids.size).bit_length()
     table = Table(tuple(np.zeros(1 << bits, WORD) for _ in keys), np.full(1 << bits, -1, np.int32), np.uint64(64 - bits))
     slots = (hashed(keys) >> table.shift).view(np.int64)
@@ -154,12 +218,11 @@ def differs(table, slots, keys):
 
 def whole_word_ids(eights, starts, lengths, tables):
     """The ids of the words that are tokens of up to 15 bytes: (W,) int32, −1 for the others."""
-    short, middle = tables
-    ids = find(short, short_keys(eights, starts, lengths))
+    ids = find(tables.short, short_keys(eights, starts, lengths))
     longer = np.flatnonzero(lengths > 7)
     ids[longer] = -1
     longer = longer[lengths[longer] < 16]
-    ids[longer] = find(middle, middle_keys(eights, starts[longer], lengths[longer]))
+    ids[longer] = find(tables.middle, middle_keys(eights, starts[longer], lengths[longer]))
     return ids
 
 
@@ -197,7 +260,7 @@ def whole_hashes(eights, starts, lengths):
 
 def part(eights, starts, lengths, place):
     """The bytes from place on, up to eight of each word: (W,) uint64."""
-    return eights.take(starts + place) & BYTES.take(np.minimum(lengths - place, 8))
+    return eights[starts + place] & BYTES.take(np.minimum(lengths - place, 8))
 
 
 KERNELS = {"encode_words": encode_words}

@@ -23,7 +23,7 @@ from refllm.tokenizer.words.starts import has_array_form, word_starts
 
 LONG = 4096  # characters; from here on arrays are quicker than words remembered one by one
 LARGEST = 2**31 - 1  # above every id
-PIECE = 1 << 22  # characters whose arrays are held at once
+PIECE = 1 << 20  # characters whose arrays are held at once
 
 
 class ByteLevelBPE:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from refllm.array_api import OPS, kernels, load
 from refllm.backends.kernels import numpy_byte_level
-from refllm.backends.kernels.numpy_byte_level import distinct, find, hash_table, readable
+from refllm.backends.kernels.numpy_byte_level import distinct, find, finer, hash_table, readable
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
 
 KEYS = st.lists(st.integers(0, 2**64 - 1) | st.integers(1, 50), min_size=1, max_size=60, unique=True)
@@ -75,6 +75,35 @@ def test_the_kernel_gives_the_ids_that_each_word_has_alone(model, words):
         ids = OPS["encode_words"](data, (np.cumsum(lengths) - lengths).astype(np.int32), model._tables["numpy"])
     assert ids.tolist() == [id for word in words for id in model._encode_word(word)]
     assert ids.dtype == np.int32
+
+
+JOINED = ["日本", "本語", "語。", "é語", "の", "日", "本", "語", "😀", "é", "а", "д", "да", "aд"]
+SCRIPTS = st.lists(st.text("日本語。のé😀дab", min_size=1, max_size=12), min_size=1, max_size=10)
+
+
+@pytest.fixture(scope="module")
+def of_scripts():
+    """Characters of several bytes and some tokens that join them, in part too."""
+    tokens = [word.encode() for word in JOINED] + ["本".encode()[1:] + "語".encode()[:2], "の".encode()[2:] + "日".encode()[:1]]
+    prefixes = dict.fromkeys(token[:end] for token in tokens for end in range(2, len(token) + 1))
+    vocabulary = BYTES | dict(enumerate(prefixes, 256))
+    ids = {token: id for id, token in vocabulary.items()}
+    return ByteLevelBPE.from_merges(vocabulary, [(ids[token[:-1]], token[-1]) for token in prefixes])
+
+
+@given(words=SCRIPTS)
+def test_words_cut_where_no_token_joins_them_keep_their_ids(of_scripts, words):
+    lengths = np.array([len(word.encode()) for word in words])
+    data = np.frombuffer("".join(words).encode(), np.uint8)
+    starts = np.cumsum(lengths) - lengths
+    ids = OPS["encode_words"](data, starts.astype(np.int32), of_scripts._tables["numpy"])
+    assert ids.tolist() == [id for word in words for id in of_scripts._encode_word(word)]
+
+
+def test_a_word_is_cut_between_characters_that_no_token_joins(of_scripts):
+    data, eights = readable(np.frombuffer("日本語日の語".encode(), np.uint8))
+    joints = numpy_byte_level.tables_of(of_scripts._tables["numpy"]).joints
+    assert finer(data[:-8], eights, np.array([0]), joints).tolist() == [0, 9, 12, 15]  # 日本語 日 の 語
 
 
 def test_no_words_have_no_ids(model):
