@@ -41,7 +41,7 @@ def load(path: Path, merges: Path | None = None, pattern: str | None = None) -> 
         return sentence_piece_model.load(path)
     if path.suffix == ".tiktoken" or RANK.match(start):
         return ranks.load(path, pattern)
-    if start.startswith(b"#version") and path.with_name("vocab.json").is_file():
+    if (path.name == "merges.txt" or start.startswith(b"#version")) and path.with_name("vocab.json").is_file():
         return hugging_face.load_vocab_and_merges(path.with_name("vocab.json"), path)
     if path.suffix == ".txt":
         return vocab_txt.load(path)
