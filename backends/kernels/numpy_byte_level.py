@@ -25,28 +25,40 @@ SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / golden ratio, odd: a product
 
 
 def encode_words(data, starts, vocabulary):
-    if not starts.size:
-        return np.zeros(0, np.int32)
     tables = tables_of(vocabulary)
     data, eights = readable(data)
     starts = finer(data[:-8], eights, starts, tables.joints)
-    lengths = np.diff(starts, append=data.size - 8)
-    ids = np.empty(starts.size, np.int32)
-    for first in range(0, starts.size, BLOCK):
-        block = slice(first, first + BLOCK)
-        ids[block] = whole_word_ids(eights, starts[block], lengths[block], tables)
-    missed = np.flatnonzero(ids < 0)
-    if not missed.size:
-        return ids
-    starts, lengths = starts[missed], lengths[missed]
+    ids, starts, lengths = whole_or_missed(eights, np.append(starts, data.size - 8), tables)
     chosen, which = distinct(eights, starts, lengths)
-    lengths = lengths[chosen]
-    begins = np.cumsum(lengths) - lengths
-    symbols = vocabulary.byte_ids.take(data.take(spans(starts[chosen], lengths)))
-    symbols, begins = OPS["merge_words"](symbols, begins, vocabulary.merges)
-    if vocabulary.spellings is not None:
+    starts, lengths = starts[chosen], lengths[chosen]
+    symbols = vocabulary.byte_ids.take(data.take(spans(starts, lengths)))
+    symbols, begins = OPS["merge_words"](symbols, np.cumsum(lengths) - lengths, vocabulary.merges)
+    if vocabulary.spellings is not None and symbols.size:
         symbols, begins = OPS["whole_words"](symbols, begins, vocabulary.spellings)
-    return filled(ids, missed, symbols, begins[which], np.diff(begins, append=symbols.size)[which])
+    missed = begins[which], np.diff(begins, append=symbols.size)[which]
+    return np.concatenate([filled(block, symbols, *missed) for block in ids])
+
+
+def whole_or_missed(eights, bounds, tables):
+    """The ids of words that are tokens, and the words that may not be.
+
+    bounds: (W + 1,) where each word begins, and the end
+    Returns blocks of ids: (BLOCK,) int32, −1 − m for a word that is the m-th of the missed; and where those begin, and how
+    long they are: (M,). Each stands there once for every block that has it.
+    """
+    ids, starts, lengths, n_missed = [np.zeros(0, np.int32)], [bounds[:0]], [bounds[:0]], 0
+    for first in range(0, bounds.size - 1, BLOCK):
+        begins = bounds[first : min(first + BLOCK, bounds.size - 1)]
+        sizes = bounds[first + 1 : first + 1 + BLOCK] - begins
+        found = whole_word_ids(eights, begins, sizes, tables)
+        missed = np.flatnonzero(found < 0)
+        chosen, which = distinct(eights, begins[missed], sizes[missed])
+        found[missed] = -1 - n_missed - which
+        n_missed += chosen.size
+        ids.append(found)
+        starts.append(begins[missed[chosen]])
+        lengths.append(sizes[missed[chosen]])
+    return ids, np.concatenate(starts), np.concatenate(lengths)
 
 
 def readable(data) -> tuple[Any, Any]:
@@ -61,13 +73,15 @@ def spans(starts, lengths):
     return np.repeat(offsets, lengths) + np.arange(lengths.sum())
 
 
-def filled(ids, missed, symbols, begins, counts):
-    """The ids, those of words missed replaced by symbols[begins:begins + counts]."""
+def filled(ids, symbols, begins, counts):
+    """The ids, each −1 − m of them replaced by symbols[begins[m] : begins[m] + counts[m]]."""
+    missed = np.flatnonzero(ids < 0)
+    which = -1 - ids[missed]
+    begins, counts = begins[which], counts[which]
     total = np.ones(ids.size, np.intp)
     total[missed] = counts
-    places = np.cumsum(total) - total
     result = np.repeat(ids, total)
-    result[spans(places[missed], counts)] = symbols.take(spans(begins, counts))
+    result[spans((np.cumsum(total) - total)[missed], counts)] = symbols.take(spans(begins, counts))
     return result
 
 
@@ -144,6 +158,8 @@ def finer(data, eights, starts, joints):
     first = np.zeros(data.size, bool)
     first[starts] = True
     places = np.flatnonzero((data >= LEAD) & ~first)
+    if not places.size:
+        return starts.astype(np.intp)
     for begin in range(0, places.size, BLOCK):
         block = places[begin : begin + BLOCK]
         joined = joints.pairs.take(pair(data, block))
@@ -240,7 +256,7 @@ def distinct(eights, starts, lengths):
         equal = part(eights, starts[left], lengths[left], place) == part(eights, starts[left + 1], lengths[left], place)
         same[left[~equal]] = False
         left = left[equal]
-    first = np.append(True, ~same)
+    first = np.append(True, ~same)[: order.size]
     which = np.empty(order.size, np.intp)
     which[order] = np.cumsum(first) - 1
     return order[first], which
