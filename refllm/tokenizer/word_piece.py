@@ -128,9 +128,10 @@ class WordPiece:
         ids: list[int] = []
         start, table = 0, self._first
         while start < len(word):
-            ends = range(min(len(word), start + self._longest_piece), start, -1)
-            end = next((end for end in ends if word[start:end] in table), None)
-            if end is None:
+            end = min(len(word), start + self._longest_piece)
+            while end > start and word[start:end] not in table:
+                end -= 1
+            if end == start:
                 return [self.unknown]
             ids.append(table[word[start:end]])
             start, table = end, self._behind

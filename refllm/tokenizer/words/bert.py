@@ -131,7 +131,10 @@ def _decomposed(character: str) -> str:
 
 def ordered(text: str, rules: BertRules) -> str:
     """The text itself, or decomposed with marks in canonical order, where accents are stripped and some marks may stay."""
-    if not rules.strips or text.isascii() or not _lasting_marks().search(text):
+    if not rules.strips or text.isascii():
+        return text
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    if not _lasting_marks().take(points).any():
         return text
     return "".join(character for character, _ in _reordered(text, rules))
 
@@ -161,10 +164,9 @@ def _reordered(text: str, rules: BertRules) -> Iterator[tuple[str, int]]:
 
 
 @functools.cache
-def _lasting_marks() -> re.Pattern:
-    """Finds the characters with a combining class that are not stripped, and so may stand in another order."""
-    lasting = np.flatnonzero((flags() & ORDERED > 0) & (flags() & (MARK | DROPPED) == 0))
-    return re.compile("[" + "".join(map(chr, lasting.tolist())) + "]")
+def _lasting_marks() -> np.ndarray:
+    """The characters with a combining class that are not stripped, and so may stand in another order: (0x110000,) bool."""
+    return flags() & (ORDERED | MARK) == ORDERED
 
 
 class WrittenOut(NamedTuple):

@@ -22,7 +22,7 @@ from refllm.tokenizer.words.bert import (
     written_out,
     written_table,
 )
-from refllm.tokenizer.words.bert_characters import DROPPED, PUNCTUATION, flags, is_ideograph
+from refllm.tokenizer.words.bert_characters import DROPPED, IDEOGRAPHS, PUNCTUATION, flags, is_ideograph
 from refllm.tokenizer.words.unicode_categories import members
 
 ALL_RULES = [BertRules(*choice) for choice in product([True, False], [True, False], [None, True, False], [True, False])]
@@ -92,7 +92,8 @@ def one_space(points):
 @given(rules=few_rules, points=st.lists(st.integers(0, 0x10FFFF), min_size=1))
 def test_the_table_of_arrays_is_the_one_of_strings(rules, points):
     places, characters = _written_table(rules)
-    for point in points:
+    assert places.dtype == characters.dtype == np.int32
+    for point in [*points, *(end + beyond for ends in IDEOGRAPHS for end in ends for beyond in (-1, 0, 1))]:
         expected = write_out(point, rules)
         assert "".join(map(chr, characters[places[point] : places[point + 1]].tolist())) == expected
 
@@ -134,6 +135,11 @@ def test_only_text_with_marks_that_stay_is_put_in_order():
     assert ordered("a\u302e\U0001d165", UNCASED) == "a\U0001d165\u302e"
     assert ordered("a\u302e\u00ad\U0001d165", UNCASED) == "a\U0001d165\u302e"  # what is dropped stands between no marks
     assert ordered("a\u302e\u00ad\U0001d165", BertRules(clean_text=False)) == "a\u302e\u00ad\U0001d165"
+
+
+def test_marks_in_another_order_have_the_places_of_those_they_displace():
+    words = list(bert_words_with_offsets("\u00ada\u302e\U0001d165 \u00e9\u302e\U0001d165", UNCASED))
+    assert words == [("a\U0001d165\u302e", [(1, 2), (2, 3), (3, 4)]), ("e\U0001d165\u302e", [(5, 6), (6, 7), (7, 8)])]
 
 
 # Against Hugging Face's tokenizers
