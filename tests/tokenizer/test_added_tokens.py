@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refllm.conformance.specification import definitions
 from refllm.tokenizer import AddedToken, Tokenizer
 from refllm.tokenizer.added_tokens import WHITESPACE, Finder, is_word
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
@@ -42,6 +43,12 @@ def test_the_longest_of_several_tokens_is_found_and_of_equal_ones_the_first():
     assert cut("<a><b><a>", *tokens) == [("<a><b>", 2), ("<a>", 1)]
     finder = Finder([("a", tokens[0]), ("a", tokens[1])])
     assert [token.id for _, _, token in finder.cut("aa")] == [1, 1]
+
+
+@given(text=st.text(st.sampled_from("ab<> "), max_size=20), contents=st.lists(st.sampled_from(["<a>", "<a", "b", "ab", " b"])))
+def test_added_tokens_are_cut_out_as_defined(text, contents):
+    tokens = [AddedToken(i, content, True) for i, content in enumerate(contents)]
+    assert [part for part, _ in cut(text, *tokens)] == definitions()["cut_at_tokens"](text, contents)
 
 
 def test_nothing_is_found_where_no_token_is():
