@@ -18,8 +18,17 @@ from refllm.tokenizer.words.starts import FORMS, has_array_form, word_starts
 CHUNK = 1 << 17  # characters, about; what is made of so many stays in the processor's cache
 SHORT = 2048  # characters; up to here the pattern finds the words sooner than arrays do
 
-# Where a word starts in any context, and no word before depends on what follows: a space behind something else.
-CUTS = {pattern: re.compile(r"\S(?=[ \n])" if pattern in (GPT2, GPT2_ENCODER, GPT2_MINBPE) else r"\S(?= )") for pattern in FORMS}
+# Where a word starts in any context, and no word before depends on what follows: a space behind something else,
+# and a newline or a mark of punctuation behind a letter or number. (A newline behind a sign may belong to the sign's word.)
+LETTER, PUNCTUATION = "[0-9A-Za-zぁ-ゖァ-ヺ一-龥가-힣]", "、。，！？"
+CUTS = {
+    pattern: re.compile(
+        rf"\S(?=[ \n])|{LETTER}(?=[{PUNCTUATION}])"
+        if pattern in (GPT2, GPT2_ENCODER, GPT2_MINBPE)
+        else rf"\S(?= )|{LETTER}(?=[\n{PUNCTUATION}])"
+    )
+    for pattern in FORMS
+}
 
 Pattern = str | tuple[str, ...]
 

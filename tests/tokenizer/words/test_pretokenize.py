@@ -6,12 +6,23 @@ import random
 import re
 import unicodedata
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.tokenizer.words.patterns import CL100K, GPT2, GPT2_ENCODER, LLAMA3, NANOCHAT, O200K
-from refllm.tokenizer.words.pretokenize import SHORT, chunked, code_points, words, words_by_arrays, words_by_pattern
+from refllm.tokenizer.words.pretokenize import (
+    LETTER,
+    PUNCTUATION,
+    SHORT,
+    chunked,
+    code_points,
+    words,
+    words_by_arrays,
+    words_by_pattern,
+)
+from refllm.tokenizer.words.unicode_categories import members
 
 
 @pytest.mark.parametrize(
@@ -69,11 +80,24 @@ def test_a_book_of_random_characters_splits_as_in_tokenizers():
 )
 @given(data=st.data())
 def test_a_cut_where_whitespace_follows_something_else_changes_no_word(hard_text, pattern, data):
-    text = " ".join(data.draw(st.lists(hard_text, min_size=2, max_size=4)))
-    pieces = list(chunked(text, pattern, data.draw(st.integers(1, 20))))
+    between = st.sampled_from([" ", "\n", "a\n", "1\n", "中。", "a、", "か，'", "3！"])
+    text = "".join(data.draw(st.lists(st.builds(str.__add__, hard_text, between), max_size=6)))
+    pieces = list(chunked(text, pattern, data.draw(st.integers(0, 12)) or 1))
     assert "".join(pieces) == text
     for find in (words_by_pattern, words_by_arrays):
         assert [word for piece in pieces for word in find(piece, pattern)] == words_by_pattern(text, pattern)
+
+
+def test_what_is_cut_behind_and_before_is_what_every_version_of_unicode_says_it_is():
+    letters = re.findall(LETTER, "".join(map(chr, range(0xD7FF))))
+    assert len(letters) > 32_000
+    assert np.all((members("L") | members("N"))[[ord(letter) for letter in letters]])
+    assert np.all(members("P")[[ord(sign) for sign in PUNCTUATION]])
+
+
+def test_texts_of_few_spaces_are_cut_too():
+    assert max(map(len, chunked("中文字。" * 100 + "\n" + "かな\n" * 100, O200K, 10))) < 20
+    assert max(map(len, chunked("Übergrößen;\n" * 100, GPT2, 10))) < 30
 
 
 def test_a_text_is_cut_in_pieces_of_the_size_asked_for_or_a_little_more():
