@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.array_api import load
+from refllm.bench import texts
 from refllm.conformance.specification import definitions
-from refllm.tokenizer import StreamDecoder
-from refllm.tokenizer.sentence_piece import SentencePieceBPE, merges_by_score
+from refllm.tokenizer import StreamDecoder, Tokenizer, sentence_piece
+from refllm.tokenizer.sentence_piece import LONG, SentencePieceBPE, merges_by_score
 
 letters = st.text(st.sampled_from("ab "), min_size=1, max_size=4)
 
@@ -17,6 +18,16 @@ def scored(draw):
     """Pieces of a few letters with scores, some equal; not every letter is a piece."""
     pieces = draw(st.lists(letters, unique=True, max_size=12))
     return {piece: draw(st.integers(-6, 0)) for piece in pieces}
+
+
+@st.composite
+def models(draw):
+    """Models of a few pieces, some scores equal, some letters no piece, some pieces user-defined; with bytes or without."""
+    pieces = dict(enumerate(draw(st.lists(letters, unique=True, min_size=1, max_size=10)), 300))
+    scores = {id: draw(st.integers(-6, 0)) for id in pieces}
+    user_defined = [id for id in pieces if draw(st.integers(0, 4)) == 0]
+    byte_ids = draw(st.sampled_from([(), range(256)]))
+    return SentencePieceBPE(pieces, merges_by_score(pieces, scores), byte_ids, user_defined, unknown=7)
 
 
 def model_of(scores, **options):
@@ -105,19 +116,83 @@ def test_a_vocabulary_with_a_gap_is_refused():
         SentencePieceBPE({1 << 24: "a"}, {}, unknown=1)
 
 
-@pytest.fixture(scope="session")
-def sentencepiece_llama2(data):
+@given(models(), st.lists(st.text(st.sampled_from("abcé 😀"), min_size=1, max_size=12), max_size=4), st.sampled_from(["", " "]))
+def test_long_text_is_encoded_as_short_text_is(model, parts, prefix):
+    text = "".join(parts)
+    model = SentencePieceBPE(model.pieces, model.merges, model.byte_ids, model.user_defined, prefix, unknown=7)
+    expected = model.encode(text)
+    for limits in (
+        {"LONG": 0, "MANY": 1, "CHUNK": 3},
+        {"LONG": 0, "MANY": 1, "LONGEST_SEGMENT": 1, "CHUNK": 5},
+        {"LONG": 1, "MANY": 99},
+    ):
+        again = SentencePieceBPE(model.pieces, model.merges, model.byte_ids, model.user_defined, prefix, unknown=7)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in limits.items():
+                patch.setattr(sentence_piece, name, value)
+            assert again.encode(text) == expected
+            assert again.encode(text) == expected  # from memory
+
+
+def test_a_list_of_ids_shares_its_ints(llama2):
+    ids = llama2.encode("文 字 " * LONG + "the words " * LONG)
+    assert len({id(token) for token in ids}) <= 2 * len(set(ids))
+
+
+@pytest.mark.parametrize("letter", ["a", " ", "=", "文", "😀", "\n"])
+def test_equal_letters_come_back_however_many(llama2, letter):
+    text = letter * 100_000
+    assert llama2.decode(llama2.encode(text)) == text
+
+
+def test_spans_begin_where_the_text_does_and_cover_whole_characters(llama2):
+    text = "Hello  wörld 😀"
+    ids, spans = llama2.encode_with_offsets(text)
+    assert ids == llama2.encode(text)
+    covered = ["Hello", " ", " w", "ör", "ld", " ", "😀", "😀", "😀", "😀"]
+    assert [text[start:end] for start, end in spans] == covered
+    assert spans[0] == (0, 5)
+    assert llama2.encode_with_offsets(" a")[1] == [(0, 0), (0, 2)]
+    assert llama2.encode_with_offsets("\n")[1] == [(0, 0), (0, 1)]
+
+
+PACKAGED = ["llama2", "mistral_v1", "mistral_v3"]
+
+
+@pytest.fixture(scope="session", params=PACKAGED)
+def beside_sentencepiece(request, data, packaged):
+    """A tokenizer.model in refllm, and in sentencepiece."""
     spm = pytest.importorskip("sentencepiece", reason="not installed: pip install sentencepiece")
-    return spm.SentencePieceProcessor(model_file=str(data / "llama2-tokenizer.model"))
+    path = data / "llama2-tokenizer.model" if request.param == "llama2" else packaged(request.param)
+    return Tokenizer.load(path), spm.SentencePieceProcessor(model_file=str(path))
+
+
+def assert_equal_to_theirs(both, text):
+    ours, theirs = both
+    expected = theirs.encode(text)
+    assert ours.encode(text, disallowed_special=()) == expected
+    assert ours.encode_array(text, disallowed_special=(), backend="numpy").tolist() == expected
 
 
 @pytest.mark.oracle
 @given(data=st.data())
-def test_any_text_has_sentencepieces_ids(llama2, sentencepiece_llama2, hard_text, data):
-    text = data.draw(hard_text)
-    assert llama2.encode(text, disallowed_special=()) == sentencepiece_llama2.encode(text)
+def test_any_text_has_sentencepieces_ids(beside_sentencepiece, hard_text, data):
+    adversarial = st.sampled_from(
+        ["\u2581", "\u2581\u2581", " " * 17, "\t\t", "\n\n\n", "\x00", "\x85", "[REFERENCE_DOC_1]", "DOC_1]"]
+    )
+    assert_equal_to_theirs(beside_sentencepiece, "".join(data.draw(st.lists(hard_text | adversarial, max_size=6))))
 
 
 @pytest.mark.oracle
-def test_a_book_has_sentencepieces_ids(llama2, sentencepiece_llama2, topics):
-    assert llama2.encode(topics[:100_000]) == sentencepiece_llama2.encode(topics[:100_000])
+@pytest.mark.parametrize("letter", ["a", " ", "=", "文", "😀", "\n", "\u2581"])
+def test_equal_letters_have_sentencepieces_ids(beside_sentencepiece, letter):
+    assert_equal_to_theirs(beside_sentencepiece, letter * 100_000)
+
+
+@pytest.mark.oracle
+def test_books_code_and_one_long_word_have_sentencepieces_ids(beside_sentencepiece, topics, data):
+    assert_equal_to_theirs(beside_sentencepiece, (data / "tinyshakespeare.txt").read_text(encoding="utf-8"))
+    assert_equal_to_theirs(beside_sentencepiece, topics)
+    assert_equal_to_theirs(beside_sentencepiece, texts.code(1 << 20))
+    assert_equal_to_theirs(beside_sentencepiece, texts.mix(1 << 18, seed=0))
+    assert_equal_to_theirs(beside_sentencepiece, texts.random_word(100_000, seed=0))
