@@ -110,6 +110,10 @@ class CharacterMap:
                 yield rules.get(text[position:end], text[position:end]), position, end
             position = end
 
+    def may_change(self, text: str) -> bool:
+        """Whether the text holds a character that a rule can change."""
+        return self._part.search(text) is not None
+
     def keeps_spaces(self, text: str) -> bool:
         """Whether a part of the text may become several spaces that belong together."""
         return self._spaces and "  " in self(text)

@@ -15,15 +15,18 @@ import math
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from refllm.tokenizer.metaspace import Metaspace
 from refllm.tokenizer.model import Span
 from refllm.tokenizer.remembered import LONGEST_WORD, MOST_WORDS
 
 ESCAPED_SPACE = "\u2581"
+UNKNOWN_CHARACTER = -1  # in the place of a piece's id
 UNKNOWN_PENALTY = 10.0  # nats below the least probable piece
 
 Arithmetic = Literal["float32", "float64"]
@@ -43,7 +46,7 @@ ROUNDED: dict[Arithmetic, Callable[[float], float]] = {"float32": float32, "floa
 class Path(NamedTuple):
     """The best way through a word."""
 
-    pieces: tuple[int, ...]  # ids, that of the unknown once for each character
+    pieces: tuple[int, ...]  # ids, and UNKNOWN_CHARACTER for each
     ids: tuple[int, ...]  # the same in the end: what is unknown as bytes, or once for each run
     start: float  # the sum before the word
     end: float  # the sum behind it
@@ -59,7 +62,7 @@ class Unigram:
     unknown: the id of a character that no piece stands for alone    unknown_score: what it costs
     byte_ids: the ids of the 256 single bytes, which then stand for what is unknown, or ()
     prefix: what the first token loses when it is decoded: " " or ""
-    words_apart: whether every space begins a text of its own, as Hugging Face's Metaspace has it
+    metaspace: what makes words of a text, each a text of its own; None where the text is one
     arithmetic: the type that sums are rounded to
     """
 
@@ -71,7 +74,7 @@ class Unigram:
         unknown_score: float,
         byte_ids: Sequence[int] = (),
         prefix: str = " ",
-        words_apart: bool = False,
+        metaspace: Metaspace | None = None,
         arithmetic: Arithmetic = "float32",
     ):
         if len(byte_ids) not in (0, 256):
@@ -86,7 +89,7 @@ class Unigram:
         self.unknown_score = unknown_score
         self.byte_ids = tuple(byte_ids)
         self.prefix = prefix
-        self.words_apart = words_apart
+        self.metaspace = metaspace
         self.arithmetic: Arithmetic = arithmetic
         self.vocabulary = {id: piece.encode() for id, piece in pieces.items()}
         self.vocabulary |= {id: bytes([byte]) for byte, id in enumerate(byte_ids)}
@@ -95,13 +98,22 @@ class Unigram:
         self._least, self._most = min(self._steps), max(0.0, *self._steps)
         self._longest = max(map(len, self._table), default=1)
         self._reset = RESET[arithmetic]
-        self._words = re.compile(" ?[^ ]+| ").findall if words_apart else _cutter(pieces[id] for id in scores)
+        self._words = _cutter(pieces[id] for id in scores)
         self._remembered: dict[tuple[str, int, int], Path] = {}
+
+    @property
+    def after_added(self) -> "Unigram":
+        """The model of a stretch of text behind an added token: this one, or where only the first gets a space, one without."""
+        if self.metaspace is None or self.metaspace.scheme != "first":
+            return self
+        other = copy(self)
+        other.metaspace, other.prefix = self.metaspace._replace(scheme="never"), ""
+        return other
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text that UTF-8 can carry."""
         ids = [id for _, path in self._paths(text) for id in path.ids]
-        if self.words_apart or self.byte_ids or self.unknown not in ids:
+        if self.metaspace or self.byte_ids or self.unknown not in ids:
             return ids
         return [id for i, id in enumerate(ids) if id != self.unknown or ids[i - 1 : i] != [id]]
 
@@ -111,32 +123,33 @@ class Unigram:
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
         """The same ids, and the characters of the text that each covers; one that holds part of a character covers all of it."""
+        sources = self.metaspace.sources(text) if self.metaspace else [(i, i + 1) for i in range(len(text))]
         ids: list[int] = []
         spans: list[Span] = []
-        position, run = 0, False  # run: whether the token before is one for what is unknown, and may grow
-        for _, path in self._paths(text):
-            run = run and not self.words_apart
+        behind, run = 0, False  # run: whether the token before is one for what is unknown, and may grow
+        for word, path in self._paths(text):
+            first, place = behind, behind
+            run = run and not self.metaspace
             for piece in path.pieces:
-                size = 1 if piece == self.unknown else len(self.pieces[piece])
-                span = (position, position + size)
-                if piece == self.unknown and self.byte_ids:
-                    data = text[position].encode()
+                place, behind = behind, behind + (1 if piece == UNKNOWN_CHARACTER else len(self.pieces[piece]))
+                span = (sources[place][0], sources[behind - 1][1])
+                if piece == UNKNOWN_CHARACTER and self.byte_ids:
+                    data = word[place - first].encode()
                     ids += [self.byte_ids[byte] for byte in data]
                     spans += [span] * len(data)
-                elif piece == self.unknown and run:
+                elif self._id(piece) == self.unknown and run:
                     spans[-1] = (spans[-1][0], span[1])
                 else:
-                    ids.append(piece)
+                    ids.append(self._id(piece))
                     spans.append(span)
-                position += size
-                run = piece == self.unknown
+                run = self._id(piece) == self.unknown
         return ids, spans
 
     def _paths(self, text: str) -> Iterator[tuple[str, Path]]:
         """The words of a text with the best way through each, as the sum before it has it."""
         remembered, precision = self._remembered, PRECISION[self.arithmetic]
         total = 0.0
-        for word in self._words(text.replace(ESCAPED_SPACE, " ")):
+        for word in self.metaspace.words(text) if self.metaspace else self._words(text.replace(ESCAPED_SPACE, " ")):
             mantissa, exponent = math.frexp(total)
             key = (word, exponent, int(mantissa * precision) & 1)
             path = remembered.get(key)
@@ -147,7 +160,7 @@ class Unigram:
                         remembered.clear()
                     remembered[key] = path
             yield word, path
-            if not self.words_apart:
+            if self.metaspace is None:
                 total = path.end if total == path.start else total + (path.end - path.start)
 
     def _path(self, word: str, total: float) -> Path:
@@ -155,7 +168,7 @@ class Unigram:
         table, scores, n = self._table, self.scores, len(word)
         round_sum = ROUNDED[self.arithmetic]
         best = [total] + [-math.inf] * n
-        last = [(0, self.unknown)] * (n + 1)  # for each end, where its last piece starts and which it is
+        last = [(0, UNKNOWN_CHARACTER)] * (n + 1)  # for each end, where its last piece starts and which it is
         was_reset = False
         for start in range(n):
             here = best[start]
@@ -178,7 +191,7 @@ class Unigram:
                 candidate = round_sum(here + self.unknown_score)
                 if candidate > best[start + 1]:
                     best[start + 1] = candidate
-                    last[start + 1] = (start, self.unknown)
+                    last[start + 1] = (start, UNKNOWN_CHARACTER)
         pieces = []
         end = n
         while end > 0:
@@ -196,18 +209,18 @@ class Unigram:
 
     def _spelled_out(self, word: str, pieces: Iterable[int]) -> Iterator[int]:
         """The ids of a word's pieces: what is unknown as bytes where there are such, else one for a run of it."""
-        position, before = 0, -1
-        for id in pieces:
-            if id != self.unknown:
-                position += len(self.pieces[id])
+        place, before = 0, -1
+        for piece in pieces:
+            id = self._id(piece)
+            if piece == UNKNOWN_CHARACTER and self.byte_ids:
+                yield from (self.byte_ids[byte] for byte in word[place].encode())
+            elif id != self.unknown or before != id:
                 yield id
-            else:
-                if self.byte_ids:
-                    yield from (self.byte_ids[byte] for byte in word[position].encode())
-                elif before != id:
-                    yield id
-                position += 1
+            place += 1 if piece == UNKNOWN_CHARACTER else len(self.pieces[piece])
             before = id
+
+    def _id(self, piece: int) -> int:
+        return self.unknown if piece == UNKNOWN_CHARACTER else piece
 
 
 def _table(ids: Mapping[str, int]) -> dict[str, int]:

@@ -7,7 +7,12 @@ from typing import Any
 from refllm.atomic import write_atomically
 from refllm.tokenizer.added_tokens import AddedToken
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
-from refllm.tokenizer.formats import hugging_face_byte_level, hugging_face_sentence_piece, hugging_face_word_piece
+from refllm.tokenizer.formats import (
+    hugging_face_byte_level,
+    hugging_face_sentence_piece,
+    hugging_face_unigram,
+    hugging_face_word_piece,
+)
 from refllm.tokenizer.formats.hugging_face_normalizers import describe_normalizer, read_normalizer
 from refllm.tokenizer.formats.hugging_face_parts import NOT_BUILT_SO, read_json, require
 from refllm.tokenizer.formats.hugging_face_post_processor import describe_post_processor, read_post_processor
@@ -15,6 +20,7 @@ from refllm.tokenizer.normalizers import Normalizer
 from refllm.tokenizer.pre_split import PreSplit
 from refllm.tokenizer.sentence_piece import SentencePieceBPE
 from refllm.tokenizer.tokenizer import Tokenizer
+from refllm.tokenizer.unigram import Unigram
 from refllm.tokenizer.word_piece import WordPiece
 from refllm.tokenizer.words.bert import NormalizedByBert
 
@@ -85,6 +91,10 @@ def to_document(tokenizer: Tokenizer) -> dict[str, Any]:
     parts: dict[str, Any]
     if isinstance(model, WordPiece):
         parts = hugging_face_word_piece.describe(model, added)
+    elif isinstance(model, Unigram):
+        parts = hugging_face_unigram.describe(model, added, tokenizer.normalizer)
+    elif isinstance(model, SentencePieceBPE) and tokenizer.normalizer:
+        raise ValueError("a tokenizer.json of a SentencePiece BPE that changes its text first is not written here.")
     elif isinstance(model, SentencePieceBPE):
         parts = hugging_face_sentence_piece.describe(model, added)
     elif isinstance(model, (ByteLevelBPE, PreSplit)):
@@ -107,7 +117,8 @@ def _from_document(document: dict[str, Any], config: dict[str, Any]) -> Tokenize
     added = list(map(_read_token, document.get("added_tokens") or []))
     ids = {token.content: token.id for token in added}
     parts = _module(document)
-    normalizer = read_normalizer(document.get("normalizer")) if parts is hugging_face_byte_level else None
+    reads_normalizer = parts in (hugging_face_byte_level, hugging_face_unigram)
+    normalizer = read_normalizer(document.get("normalizer")) if reads_normalizer else None
     template = read_post_processor(document.get("post_processor"))
     bos, eos = (ids.get(_content(config.get(f"{name}_token"))) for name in ("bos", "eos"))
     if bos == eos and not config.get("add_bos_token"):
@@ -122,9 +133,9 @@ def _module(document: dict[str, Any]) -> Any:
     """What reads the model of a tokenizer.json."""
     model = document["model"]
     kind = model.get("type", "BPE" if "merges" in model else None)
-    require("model.type", kind, "BPE", "WordPiece")
+    require("model.type", kind, "BPE", "Unigram", "WordPiece")
     if kind != "BPE":
-        return hugging_face_word_piece
+        return hugging_face_unigram if kind == "Unigram" else hugging_face_word_piece
     spaced = model.get("byte_fallback") or document.get("pre_tokenizer") is None
     return hugging_face_sentence_piece if spaced else hugging_face_byte_level
 

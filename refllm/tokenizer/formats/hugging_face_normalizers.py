@@ -1,10 +1,13 @@
-"""The part normalizer of a tokenizer.json, for byte-level models, and the rules by which a pre_tokenizer cuts."""
+"""The part normalizer of a tokenizer.json, for byte-level and Unigram models, and the rules by which a pre_tokenizer cuts."""
 
+import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from refllm.tokenizer.character_map import CharacterMap
 from refllm.tokenizer.formats.hugging_face_parts import require
 from refllm.tokenizer.normalizers import Form, Lowercase, Normalizer, Prepend, Replace, Step, Strip
+from refllm.tokenizer.precompiled import Precompiled, StripAccents
 from refllm.tokenizer.words.patterns import runner
 
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
@@ -54,9 +57,11 @@ def _read_step(part: Mapping[str, Any]) -> Step:
 
 _READERS: dict[str, Callable[[Mapping[str, Any]], Step]] = {
     "Lowercase": lambda part: Lowercase(),
+    "Precompiled": lambda part: Precompiled(CharacterMap.read(base64.b64decode(part["precompiled_charsmap"], validate=True))),
     "Prepend": lambda part: Prepend(_text(part, "prepend")),
     "Replace": lambda part: Replace(*read_search(part, "normalizer"), _text(part, "content")),
     "Strip": lambda part: Strip(bool(part["strip_left"]), bool(part["strip_right"])),
+    "StripAccents": lambda part: StripAccents(),
 }
 
 
@@ -70,6 +75,8 @@ def _describe_step(step: Step) -> dict[str, Any]:
     match step:
         case Form(form):
             return {"type": form}
+        case Precompiled(characters):
+            return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(characters.data).decode()}
         case Prepend(content):
             return {"type": "Prepend", "prepend": content}
         case Replace(pattern, is_regex, content):
