@@ -12,7 +12,7 @@ from refllm.backends.kernels import numpy_merge
 from refllm.conformance.specification import definitions
 from refllm.tokenizer.byte_pair import Merge, merge_word
 from refllm.tokenizer.formats.ranks import read_vocabulary
-from refllm.tokenizer.merge_words import halves, merge_table, merge_words
+from refllm.tokenizer.merge_words import adjacent, halves, merge_table, merge_words, safe_pairs
 from refllm.tokenizer.rank_merges import canonical_merges
 
 
@@ -28,11 +28,13 @@ def tables(draw):
 
 @st.composite
 def canonical_tables(draw):
-    """Merges of four letters as training makes them: each makes a new token, of letters and of tokens made before."""
-    merges = {}
+    """Merges of four letters as training makes them: pair after pair of a text becomes a token, though here not the commonest."""
+    choose = draw(st.randoms(use_true_random=False))
+    text, merges = [choose.randrange(4) for _ in range(60)], {}
     for rank in range(draw(st.integers(0, 25))):
-        ids = st.integers(0, 3 + rank)
-        merges.setdefault((draw(ids), draw(ids)), Merge(rank, 4 + rank))
+        i = choose.randrange(len(text) - 1)
+        merges[text[i], text[i + 1]] = merge = Merge(rank, 4 + rank)
+        text = merge_word(text, {(text[i], text[i + 1]): merge})
     return merges
 
 
@@ -89,6 +91,17 @@ def test_merging_safe_pairs_at_once_equals_the_definition(plain, merges, words):
     assert merged(plain, words, table) == defined(words, merges)
 
 
+@given(canonical_tables().filter(bool), words)
+def test_a_round_merges_every_pair_that_the_definition_calls_safe(merges, words):
+    xp, ranked = load("numpy").xp, [[list(pair), merge.id] for pair, merge in merges.items()]
+    table = merge_table(merges, xp)
+    for word in words:
+        first = np.arange(len(word)) == 0
+        pairs, ranks, _ = adjacent(np.int32(word), first, table)
+        chosen = np.flatnonzero(safe_pairs(pairs, ranks, np.zeros(1, np.int32), first, table))
+        assert set(definitions()["bpe_safe"](word, ranked)) <= set(chosen)
+
+
 @given(canonical_tables(), words)
 def test_rounds_of_safe_pairs_end_where_single_merges_do(merges, words):
     ranked = [[list(pair), merge.id] for pair, merge in merges.items()]
@@ -136,21 +149,26 @@ TIED = {(0, 1): Merge(0, 4), (2, 3): Merge(0, 5)}
 FALLING = {(0, 1): Merge(1, 4), (4, 2): Merge(0, 5)}
 FALLING_RIGHT = {(0, 1): Merge(1, 4), (2, 4): Merge(0, 5)}
 OF_ITSELF = {(0, 1): Merge(0, 0)}
+OF_ITSELF_RIGHT = {(0, 1): Merge(0, 1)}
 
 
-@pytest.mark.parametrize("merges", [DOUBLE, TIED, FALLING, FALLING_RIGHT, OF_ITSELF])
+@pytest.mark.parametrize("merges", [DOUBLE, TIED, FALLING, FALLING_RIGHT, OF_ITSELF, OF_ITSELF_RIGHT])
 def test_a_table_that_is_not_canonical_merges_one_pair_a_round(backend, merges):
     assert merge_table(merges, backend.xp).left_bounds is None
 
 
-A, B, C, D, AB, CD, BC, ABC = range(8)
-RIVALS = {(A, B): Merge(1, AB), (AB, C): Merge(3, ABC), (C, D): Merge(5, CD), (B, C): Merge(10, BC)}
+A, B, C, D, E, F, G, H = range(8)
 
 
-def test_a_pair_waits_for_a_lower_one_that_a_merge_will_bring(plain):
+def test_a_pair_waits_for_a_lower_one_that_a_merge_on_its_left_will_bring(plain):
     """C D is lower than B C, its only rival at first; but A B is merged before, and AB C is lower than C D."""
-    table = merge_table(RIVALS, plain.xp)
-    assert merged(plain, [[A, B, C, D], [C, D], [B, C, D]], table) == [[ABC, D], [CD], [B, CD]]
+    merges = {(A, B): Merge(1, E), (E, C): Merge(3, F), (C, D): Merge(5, G), (B, C): Merge(10, H)}
+    assert merged(plain, [[A, B, C, D], [C, D], [B, C, D]], merge_table(merges, plain.xp)) == [[F, D], [G], [B, G]]
+
+
+def test_a_pair_waits_for_a_lower_one_that_a_merge_on_its_right_will_bring(plain):
+    merges = {(C, D): Merge(1, E), (B, E): Merge(3, F), (A, B): Merge(5, G), (B, C): Merge(10, H)}
+    assert merged(plain, [[A, B, C, D], [A, B], [A, B, C]], merge_table(merges, plain.xp)) == [[A, F], [G], [G, C]]
 
 
 @given(st.integers(1, 120), st.integers(1, 3), st.randoms(use_true_random=False))
