@@ -134,6 +134,14 @@ def test_long_text_is_encoded_as_short_text_is(model, parts, prefix):
             assert again.encode(text) == expected  # from memory
 
 
+@given(scored(), st.text(st.sampled_from("abc "), min_size=1, max_size=24))
+def test_segments_are_joined_on_their_own(scores, text):
+    segments = definitions()["sentence_piece_segments"](text, scores)
+    model = model_of(scores, byte_ids=range(256), prefix="")
+    assert "".join(segments) == text
+    assert [id for segment in segments for id in model.encode(segment)] == model.encode(text)
+
+
 def test_a_list_of_ids_shares_its_ints(llama2):
     ids = llama2.encode("文 字 " * LONG + "the words " * LONG)
     assert len({id(token) for token in ids}) <= 2 * len(set(ids))
