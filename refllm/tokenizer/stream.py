@@ -11,10 +11,12 @@ class StreamDecoder:
 
     The pieces joined, with that of `finish`, equal tokenizer.decode of all ids; bytes that are no UTF-8 become U+FFFD.
     context: ids that came before and are not to be told again, such as a prompt's
+    skip_special: whether special tokens are left out
     """
 
-    def __init__(self, tokenizer: Tokenizer, context: Iterable[int] = ()):
+    def __init__(self, tokenizer: Tokenizer, context: Iterable[int] = (), skip_special: bool = False):
         self._tokenizer = tokenizer
+        self._skip_special = skip_special
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._begins = True
         for id in context:

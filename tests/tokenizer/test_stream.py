@@ -7,14 +7,15 @@ from hypothesis import strategies as st
 from refllm.tokenizer import StreamDecoder
 
 
-def stream(tokenizer, ids):
-    decoder = StreamDecoder(tokenizer)
+def stream(tokenizer, ids, **options):
+    decoder = StreamDecoder(tokenizer, **options)
     return [*(decoder.push(id) for id in ids), decoder.finish()]
 
 
-@given(st.lists(st.integers(0, 1023) | st.integers(0, 255), max_size=30))
+@given(st.lists(st.integers(0, 1023) | st.integers(0, 255) | st.just(1023), max_size=30))
 def test_streamed_pieces_join_to_the_decoded_text(trained, ids):
     assert "".join(stream(trained, ids)) == trained.decode(ids)
+    assert "".join(stream(trained, ids, skip_special=True)) == trained.decode(ids, skip_special=True)
 
 
 @given(data=st.data())
