@@ -73,18 +73,6 @@ def test_a_part_that_is_not_known_is_refused(changes, message):
         read(document(**changes), SPECIAL)
 
 
-def test_a_pair_has_types_that_tell_its_texts_apart():
-    tokenizer = Tokenizer(small(), ADDED, template=Template((101,), (102,)))
-    assert sentence_pair(tokenizer, "the", "as a") == ([101, 0, 102, 5, 3, 5, 102], [0, 0, 0, 1, 1, 1, 1])
-    assert sentence_pair(tokenizer, "the") == ([101, 0, 102], [0, 0, 0])
-    assert sentence_pair(tokenizer, "", "") == ([101, 102, 102], [0, 0, 1])
-    assert sentence_pair(tokenizer, "[SEP]", allowed_special="all")[0] == [101, 102, 102]
-    with pytest.raises(ValueError, match=r"spells the special token '\[SEP\]'"):
-        sentence_pair(tokenizer, "a", "[SEP]")
-    with pytest.raises(ValueError, match="^this tokenizer has no template"):
-        sentence_pair(Tokenizer(small(), ADDED), "a")
-
-
 def test_a_saved_tokenizer_is_opened_again(tmp_path):
     tokenizer = Tokenizer(small(CASED), ADDED, 101, 102, template=Template((101,), (102,)))
     tokenizer.save(tmp_path)
@@ -94,6 +82,16 @@ def test_a_saved_tokenizer_is_opened_again(tmp_path):
     text = "the THE hello, is!"
     assert again.encode(text) == tokenizer.encode(text)
     assert sentence_pair(again, text, "a") == sentence_pair(tokenizer, text, "a")
+
+
+def test_a_normalized_added_token_is_found_in_normalized_text(tmp_path):
+    added = [*ADDED, AddedToken(103, "NewTok", special=False, normalized=True), AddedToken(104, "Asis", special=False)]
+    Tokenizer(small(), added).save(tmp_path)
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.encode_with_offsets("a n\u00e9wTOK a Asis asis") == (
+        [5, 103, 5, 104, 100],
+        [(0, 1), (2, 8), (9, 10), (11, 15), (16, 20)],
+    )
 
 
 # Against Hugging Face's tokenizers
