@@ -8,8 +8,8 @@ merged once, from the left. Where several pairs are the most frequent, one of tw
 
 All words stand in one row of symbols, each word once, an edge between any two. The places of a pair all arise in the step that
 makes the newer of its ids, and from then on can only be lost: so each place is written down once, and looked at again only when
-its pair is merged. For the same reason a pair's count only falls and its first place only moves back, so that an entry of the
-queue that is out of date stands too far in front, never too far behind, and is put right when it comes up.
+its pair is merged. For the same reason a pair's count only falls: pairs wait by their counts, and whether one has become rarer
+need not be known before its old count comes up. As long as its count stays, its first place does.
 
 It is a chain of small steps, each of which needs the last: a work for the host, and for dictionaries rather than arrays.
 """
@@ -56,29 +56,65 @@ def learn_merges(
     """
     row = rowed(counts, byte_ids)
     totals, places = counted_pairs(row)
-
-    def queued(pair: Pair) -> tuple[int, Pair | int, Pair]:
-        return -totals[pair], pair if ties == "smallest" else first_place(pair, places[pair], row), pair
-
-    queue = [queued(pair) for pair in totals]
-    heapq.heapify(queue)
+    waiting = Waiting(totals)
     merges: list[Pair] = []
-    while queue and len(merges) < n_merges:
-        negative, _, pair = heapq.heappop(queue)
-        if -negative != totals[pair]:
-            if totals[pair] > 0:
-                heapq.heappush(queue, queued(pair))
-            continue
-        come = merge(pair, places.pop(pair), 256 + len(merges), row, totals)
-        merges.append(pair)
-        places.update(come)
-        for pair in come:
-            if totals[pair] > 0:
-                heapq.heappush(queue, queued(pair))
-        if progress is not None:
-            progress(len(merges), n_merges)
+
+    def ranked(pair: Pair) -> tuple[Pair | int, Pair]:
+        return pair if ties == "smallest" else first_place(pair, places[pair], row), pair
+
+    while len(merges) < n_merges and (total := waiting.highest()):
+        ready = [ranked(pair) for pair in waiting.taken(total)]
+        heapq.heapify(ready)
+        while ready and len(merges) < n_merges:
+            pair = heapq.heappop(ready)[1]
+            if totals[pair] < total:
+                waiting.add(pair)
+                continue
+            come = merge(pair, places.pop(pair), 256 + len(merges), row, totals)
+            merges.append(pair)
+            places.update(come)
+            for pair in come:
+                if totals[pair] == total:
+                    heapq.heappush(ready, ranked(pair))
+                else:
+                    waiting.add(pair)
+            if progress is not None:
+                progress(len(merges), n_merges)
     weighed = zip(row.symbols, row.weights, strict=True)
     return Learned(merges, sum(weight for symbol, weight in weighed if symbol >= 0))
+
+
+class Waiting:
+    """Pairs by how often they occurred when they were put here; since then they may have become rarer, never more frequent."""
+
+    def __init__(self, totals: Mapping[Pair, int]):
+        self.totals = totals
+        self.pairs: dict[int, list[Pair]] = {}
+        self.counts: list[int] = []  # the keys of pairs as a heap, negative
+        for pair in totals:
+            self.add(pair)
+
+    def add(self, pair: Pair) -> None:
+        """Put a pair where its total belongs; one that is gone is dropped."""
+        total = self.totals[pair]
+        if total in self.pairs:
+            self.pairs[total].append(pair)
+        elif total:
+            self.pairs[total] = [pair]
+            heapq.heappush(self.counts, -total)
+
+    def highest(self) -> int:
+        """The largest total that any pair may have; 0 where none is left."""
+        return -self.counts[0] if self.counts else 0
+
+    def taken(self, total: int) -> list[Pair]:
+        """Take out the pairs of the highest total; those that have become rarer stay, where they belong now."""
+        heapq.heappop(self.counts)
+        pairs = self.pairs.pop(total)
+        for pair in pairs:
+            if self.totals[pair] < total:
+                self.add(pair)
+        return [pair for pair in pairs if self.totals[pair] == total]
 
 
 def rowed(counts: Mapping[str, int], byte_ids: Sequence[int]) -> Row:
@@ -123,12 +159,20 @@ def merge(pair: Pair, places: Iterable[int], new: int, row: Row, totals: dict[Pa
         after[place], before[on] = on, place
         if (other := symbols[back]) != EDGE:
             totals[other, left] -= weight
-            totals[other, new] = totals.get((other, new), 0) + weight
-            come.setdefault((other, new), array("q")).append(back)
+            if (came := (other, new)) in come:
+                come[came].append(back)
+                totals[came] += weight
+            else:
+                come[came] = array("q", (back,))
+                totals[came] = weight
         if (other := symbols[on]) != EDGE:
             totals[right, other] -= weight
-            totals[new, other] = totals.get((new, other), 0) + weight
-            come.setdefault((new, other), array("q")).append(place)
+            if (came := (new, other)) in come:
+                come[came].append(place)
+                totals[came] += weight
+            else:
+                come[came] = array("q", (place,))
+                totals[came] = weight
     del totals[pair]
     return come
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from refllm.cli import doors
+from refllm.cli.visible import visible
 from refllm.tokenizer import Tokenizer, train_bpe
 
 HARD = "Hello  wörld 😀\r\n\x00\ttabs\u2028 <|endoftext|>▁\n\nthe cat sat on the mat"
@@ -97,6 +98,23 @@ def test_lines_are_documents_of_their_own(refllm, path, tokenizer, standard_inpu
     assert detokenized(refllm, path, "--lines") == b"the cat\r\n\nthe mat\n"
 
 
+def test_lines_of_text_given_are_documents_too(refllm, path, tokenizer):
+    out = refllm("tokenize", "-t", path, "--text", "the\ncat", "--lines").out
+    assert [[int(id) for id in line.split()] for line in out.splitlines()] == [tokenizer.encode(line) for line in ("the", "cat")]
+
+
+def test_a_line_is_answered_before_the_next_comes(path, tokenizer):
+    command = [sys.executable, "-c", "from refllm.cli import main; main()", "tokenize", "-t", str(path), "--lines"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    for line in ("the cat", "the mat"):
+        process.stdin.write(f"{line}\n".encode())
+        process.stdin.flush()
+        assert [int(id) for id in process.stdout.readline().split()] == tokenizer.encode(line)
+    process.stdin.close()
+    assert process.stdout.read() == b""
+    assert process.wait() == 0
+
+
 # -- what tokenize prints -----------------------------------------------------------------------------------------------
 
 
@@ -163,6 +181,26 @@ def test_shown_in_a_pipe_each_token_has_a_boundary_and_no_colour(refllm, path):
     assert result.out.startswith("▏the▏·cat▏·▏<0xF0>▏<0x9F>▏<0x98>▏<0x80>▏↵\n▏→▏<0xE2>▏<0x80>▏<0x8B>▏[▏b▏o▏ld▏]\n")
 
 
+def test_a_text_that_ends_its_line_is_shown_without_another(refllm, path):
+    assert refllm("tokenize", "-t", path, "--text", "the\n", "--show").out == "▏the▏↵\n"
+
+
+@pytest.mark.parametrize(
+    ("token", "seen"),
+    [
+        (b" a\t\n", "·a→↵\n"),
+        ("é".encode(), "é"),
+        ("é".encode()[:1], "<0xC3>"),
+        (b"a\xff", "a<0xFF>"),
+        ("\u200d\x00\x85\u2028\u00a0".encode(), "<U+200D><U+0000><U+0085><U+2028><U+00A0>"),
+        (b"\xed\xb2\x80", "<0xED><0xB2><0x80>"),
+        (b"", ""),
+    ],
+)
+def test_what_cannot_be_seen_is_spelled_out(token, seen):
+    assert visible(token) == seen
+
+
 def test_shown_on_a_terminal_tokens_alternate_in_colour(refllm, path, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -192,7 +230,7 @@ def test_a_long_text_is_shown_whole(refllm, path, tmp_path):
         (["-t", "missing.json", "--text", "a"], "missing.json is not there"),
         (["-t", "TEXT", "--text", "a"], "is not a tokenizer's file"),
         (["-t", "PATH", "BINARY"], "is not UTF-8 text (byte 1)"),
-        (["-t", "PATH", "BINARY", "--lines"], "is not UTF-8 text (byte 1)"),
+        (["-t", "PATH", "LATER", "--lines"], "is not UTF-8 text (byte 5)"),
         (["-t", "PATH", "FOLDER"], "is a directory"),
         (["-t", "PATH", "TEXT", "--text", "a"], "takes one or the other"),
         (["-t", "PATH", "TEXT", "--show", "--count"], "exclude each other"),
@@ -202,11 +240,12 @@ def test_a_long_text_is_shown_whole(refllm, path, tmp_path):
 )
 def test_a_wrong_text_or_tokenizer_is_refused(refllm, path, tmp_path, arguments, says):
     (tmp_path / "binary").write_bytes(b"P\x89NG")
+    (tmp_path / "later").write_bytes(b"\n\n\n\nP\x89NG")
     (tmp_path / "text").write_bytes(b"plain text")
-    names = {"PATH": path, "BINARY": tmp_path / "binary", "TEXT": tmp_path / "text", "FOLDER": tmp_path}
+    names = {name.upper(): tmp_path / name for name in ("binary", "later", "text")} | {"PATH": path, "FOLDER": tmp_path}
     result = refllm("tokenize", *(names.get(a, a) for a in arguments))
     refused(result, says)
-    assert result.out == ""
+    assert result.out.strip() == "", "no ids of what is refused"
 
 
 @pytest.mark.parametrize(
@@ -244,8 +283,8 @@ def test_detokenize_reads_json_however_it_is_laid_out(refllm, path, tokenizer, s
     ):
         standard_input(written.encode())
         assert detokenized(refllm, path) == b"the cat\nsat"
-    standard_input(b"[]\n\n")
-    assert detokenized(refllm, path) == b""
+    standard_input(b"[]\n\n[[], []]\n")
+    assert detokenized(refllm, path, "--lines") == b"\n\n\n\n", "four documents without text"
 
 
 def test_detokenize_leaves_special_tokens_out_on_request(refllm, path, tokenizer, standard_input):

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from refllm.tokenizer import Tokenizer, train_bpe
+from refllm.cli.tokenizer import text_files
+from refllm.tokenizer import AddedToken, Tokenizer, train_bpe
 
 
 def refused(result, *says):
@@ -58,6 +59,13 @@ def test_a_folder_teaches_its_files_without_hidden_ones(refllm, tmp_path):
     assert refllm("tokenizer", "train", tmp_path / "texts", "--vocab-size", "400", "--out", tmp_path).status == 0
     trained = Tokenizer.load(tmp_path / "tokenizer.json")
     assert trained.model.pairs() == train_bpe(["ab ab\r\n", "cd cd"], 400).model.pairs()
+
+
+def test_the_files_of_a_folder_come_in_the_order_of_their_names(tmp_path):
+    names = [f"{(7 * i) % 31:02d}.txt" for i in range(31)]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    assert [path.name for path in text_files([str(tmp_path)])] == sorted(names)
 
 
 def test_a_text_that_runs_out_of_pairs_is_told(refllm, tmp_path):
@@ -118,6 +126,12 @@ def test_a_wrong_training_is_refused_and_writes_nothing(refllm, text, tmp_path, 
     assert not out.exists()
 
 
+def test_a_pattern_that_cannot_be_written_is_refused_before_the_work(refllm, text, tmp_path, monkeypatch):
+    monkeypatch.setattr("refllm.tokenizer.train.count_words", lambda *_: pytest.fail("it worked for nothing"))
+    result = refllm("tokenizer", "train", text, "--vocab-size", "300", "--out", tmp_path, "--pattern", r"\p{L}{1,3}+")
+    refused(result, "means something else in a tokenizer.json")
+
+
 def test_a_place_that_is_not_there_is_refused_before_the_work(refllm, text, tmp_path, monkeypatch):
     monkeypatch.setattr("refllm.tokenizer.train.count_words", lambda *_: pytest.fail("it worked for nothing"))
     result = refllm("tokenizer", "train", text, "--vocab-size", "300", "--out", tmp_path / "none" / "t.json")
@@ -137,6 +151,15 @@ def test_info_tells_what_a_tokenizer_in_a_folder_is(refllm, text, tmp_path):
     assert (about["bos"], about["eos"]) == (None, 279)
     assert about["n_tokens"] == about["vocab_size"] == 280
     assert about["longest_token"]["bytes"] == max(map(len, Tokenizer.load(tmp_path).model.vocabulary.values()))
+
+
+def test_info_names_the_special_tokens_alone(refllm, tmp_path):
+    model = train_bpe("the cat", 258, ()).model
+    added = [AddedToken(900, "<tool>", special=False), AddedToken(901, "<s>", special=True)]
+    Tokenizer(model, added).save(tmp_path)
+    about = json.loads(refllm("tokenizer", "info", tmp_path, "--json").out)
+    assert about["special_tokens"] == {"<s>": 901}
+    assert (about["bos"], about["vocab_size"], about["n_tokens"]) == (901, 902, 260)
 
 
 def test_info_refuses_what_is_no_tokenizer(refllm, tmp_path):
@@ -191,6 +214,16 @@ def test_compare_prints_tables_that_fit_a_pipe(refllm, two, tmp_path, monkeypatc
     for words in ("words.json", "bytes.json", "bytes/token", "1.000", "Latin", "spaces", "85.7%"):
         assert words in result.out
     assert all(len(line) <= 80 for line in result.out.splitlines())
+
+
+def test_compare_marks_the_tokenizer_that_needs_fewest_tokens(refllm, two, tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    (tmp_path / "a.txt").write_text("the cat", encoding="utf-8")
+    lines = refllm("tokenizer", "compare", "-t", two[1], "-t", two[0], tmp_path / "a.txt").out.splitlines()
+    marked = [line for line in lines if "\x1b[1;32m" in line]
+    assert len(marked) == 1
+    assert "words.json" in marked[0]
 
 
 def test_compare_reads_standard_input(refllm, two, standard_input):
