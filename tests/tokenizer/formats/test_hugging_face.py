@@ -97,7 +97,7 @@ def test_merges_are_read_as_strings_and_as_pairs(small, tmp_path, pairs):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model__type": "WordLevel"}, "model.type is 'WordLevel'; what is read here is 'BPE' or 'WordPiece'"),
+        ({"model__type": "WordLevel"}, "model.type is 'WordLevel'; what is read here is 'BPE' or 'Unigram' or 'WordPiece'"),
         ({"model": KeyError}, "is no tokenizer.json: it has no 'model'."),
         ({"model__merges": KeyError}, "is not built as a tokenizer.json (KeyError: 'merges'); write it again."),
         ({"model__vocab": [1, 2]}, "is not built as a tokenizer.json"),
