@@ -3,7 +3,6 @@
 A short text is encoded word by word, with words remembered; a long one all at once, by arrays. The ids are the same.
 """
 
-import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ from refllm.array_api import load, namespace
 from refllm.tokenizer.byte_pair import Merge, merge_word
 from refllm.tokenizer.encode_words import encode_words, moved, unmade_tokens, word_vocabulary
 from refllm.tokenizer.merge_words import merge_table
-from refllm.tokenizer.model import Span
+from refllm.tokenizer.model import MOST_IDS, Span
 from refllm.tokenizer.offsets import spans_of_bytes
 from refllm.tokenizer.rank_merges import RankMerges
 from refllm.tokenizer.remembered import RememberedWords
@@ -21,8 +20,7 @@ from refllm.tokenizer.words.patterns import GPT2
 from refllm.tokenizer.words.pretokenize import Pattern, check, chunked, code_points, words
 from refllm.tokenizer.words.starts import has_array_form, word_starts
 
-LONG = 4096  # characters; from here on arrays are quicker than words remembered one by one
-LARGEST = 2**31 - 1  # above every id
+LONG = 1 << 14  # characters; from here on arrays are quicker than words remembered one by one
 PIECE = 1 << 20  # characters whose arrays are held at once
 
 
@@ -47,9 +45,9 @@ class ByteLevelBPE:
         missing = [byte for byte in range(256) if bytes([byte]) not in ids]
         if missing:
             raise ValueError(f"the vocabulary lacks {len(missing)} of the 256 bytes, such as 0x{missing[0]:02x}; it needs all.")
-        if not 0 <= min(vocabulary) <= max(vocabulary) < LARGEST:
+        if not 0 <= min(vocabulary) <= max(vocabulary) < MOST_IDS:
             raise ValueError(
-                f"the ids go from {min(vocabulary)} to {max(vocabulary)}; they must be from 0 up and below 2^31 - 1."
+                f"the ids go from {min(vocabulary)} to {max(vocabulary)}; they must be from 0 up, below {MOST_IDS:,}."
             )
         self.vocabulary = dict(vocabulary)
         self.merges = merges
@@ -63,6 +61,8 @@ class ByteLevelBPE:
         self._byte_ids = byte_ids.tolist()
         self._word_ids = RememberedWords(self._encode_word)
         self._tables = {"numpy": word_vocabulary(self._whole, byte_ids, table, unmade if whole_words else {})}
+        self._ints = np.arange(max(vocabulary) + 1).astype(object)  # the ids as Python's ints, which all lists share
+        self._encode_piece(" ", load("numpy").xp)  # and makes the kernels' tables, which the first text need not wait for
 
     @classmethod
     def from_merges(
@@ -116,11 +116,6 @@ class ByteLevelBPE:
         if backend not in self._tables:
             self._tables[backend] = moved(self._tables["numpy"], xp)
         return encode_words(*word_bytes(text, self.pattern, xp), self._tables[backend])
-
-    @functools.cached_property
-    def _ints(self) -> np.ndarray:
-        """The ids as Python's ints, which all lists share: (V,) object."""
-        return np.arange(max(self.vocabulary) + 1).astype(object)
 
 
 def merges_and_unsure(merges: dict[tuple[int, int], Merge] | RankMerges, ids: Mapping[bytes, int]):

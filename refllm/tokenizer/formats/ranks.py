@@ -7,6 +7,8 @@ from binascii import a2b_base64
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
 from refllm.tokenizer.model import MOST_IDS
 from refllm.tokenizer.rank_merges import RankMerges
@@ -58,16 +60,19 @@ def load(path: Path, pattern: str | None = None) -> Tokenizer:
 
 def read_vocabulary(path: Path) -> dict[int, bytes]:
     """Rank -> token. Raises ValueError for the first line that is no token of a new rank."""
-    lines = path.read_bytes().splitlines()
-    try:
-        tokens, ranks = zip(*map(bytes.split, lines), strict=True)
-        vocabulary = dict(zip(map(int, ranks), map(from_base64, tokens), strict=True))
-        if len(vocabulary) == len(lines) and min(vocabulary) >= 0:
+    data = path.read_bytes()
+    parts = data.split()
+    blanks = np.frombuffer(data, np.uint8)
+    blanks = blanks[blanks <= ord(" ")]
+    if np.all(blanks[::2] == ord(" ")) and np.all(blanks[1::2] == ord("\n")) and len(parts) in (blanks.size, blanks.size + 1):
+        try:
+            vocabulary = dict(zip(map(int, parts[1::2]), map(from_base64, parts[::2]), strict=True))
+        except ValueError:
+            vocabulary = {}  # a line is at fault
+        if 2 * len(vocabulary) == len(parts) and min(vocabulary, default=0) >= 0:
             return vocabulary
-    except ValueError:
-        pass  # and find the line
     vocabulary = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(data.splitlines(), 1):
         try:
             token, rank = line.split()
             vocabulary[int(rank)] = from_base64(token)
