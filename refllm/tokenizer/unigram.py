@@ -134,9 +134,9 @@ class Unigram:
                 place, behind = behind, behind + (1 if piece == UNKNOWN_CHARACTER else len(self.pieces[piece]))
                 span = (sources[place][0], sources[behind - 1][1])
                 if piece == UNKNOWN_CHARACTER and self.byte_ids:
-                    data = word[place - first].encode()
-                    ids += [self.byte_ids[byte] for byte in data]
-                    spans += [span] * len(data)
+                    as_bytes = self._as_bytes(word[place - first])
+                    ids += as_bytes
+                    spans += [span] * len(as_bytes)
                 elif self._id(piece) == self.unknown and run:
                     spans[-1] = (spans[-1][0], span[1])
                 else:
@@ -213,11 +213,15 @@ class Unigram:
         for piece in pieces:
             id = self._id(piece)
             if piece == UNKNOWN_CHARACTER and self.byte_ids:
-                yield from (self.byte_ids[byte] for byte in word[place].encode())
+                yield from self._as_bytes(word[place])
             elif id != self.unknown or before != id:
                 yield id
             place += 1 if piece == UNKNOWN_CHARACTER else len(self.pieces[piece])
             before = id
+
+    def _as_bytes(self, character: str) -> list[int]:
+        """The ids of a character's bytes; a space is U+2581 here too."""
+        return [self.byte_ids[byte] for byte in character.replace(" ", ESCAPED_SPACE).encode()]
 
     def _id(self, piece: int) -> int:
         return self.unknown if piece == UNKNOWN_CHARACTER else piece

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from refllm.tokenizer import Tokenizer
 from refllm.tokenizer.formats.sentence_piece_model import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, read_message
+from refllm.tokenizer.unigram import float32
 
 
 def varint(value):
@@ -109,8 +110,10 @@ def test_a_file_that_cannot_be_read_exactly_is_refused_in_one_sentence(path, con
 
 
 @given(st.data())
-def test_a_truncated_or_damaged_file_is_read_or_refused_by_name(path, data):
-    content = bytearray(model_file(PIECES, BPE, PLAIN))
+def test_a_truncated_or_damaged_file_is_read_or_refused_by_name(path, charsmap, data):
+    character_map = field(2, charsmap({"A": "a", "\t": " "}))
+    kind, changes = data.draw(st.sampled_from([(BPE, PLAIN), (UNIGRAM, PLAIN), (UNIGRAM, character_map)]))
+    content = bytearray(model_file([*PIECES, ("<u>", 0.0, USER_DEFINED)], kind, changes))
     if data.draw(st.booleans()):
         content = content[: data.draw(st.integers(1, len(content)))]
     for _ in range(data.draw(st.integers(0, 3))):
@@ -123,3 +126,33 @@ def test_a_truncated_or_damaged_file_is_read_or_refused_by_name(path, data):
     except ValueError as error:
         refusal = str(error)
     assert refusal is None or refusal.startswith(str(path))
+
+
+def test_a_unigram_file_is_read(path, charsmap):
+    pieces = [*PIECES, ("b", -3.5, NORMAL), ("ab", -1.5, UNUSED), ("<uu>", -9.0, USER_DEFINED), (" a", 0.0, USER_DEFINED)]
+    character_map = field(2, charsmap({"A": "a", "\t": " "}))
+    path.write_bytes(model_file(pieces, UNIGRAM, character_map))
+    tokenizer = Tokenizer.load(path)
+    assert tokenizer.encode(" Ab\t<uu>c ") == [259, 261, 3 + 0xE2, 3 + 0x96, 3 + 0x81, 263, 3 + ord("c")]
+    assert tokenizer.encode_with_offsets("  Ab") == ([259, 261], [(2, 3), (3, 4)])
+    assert tokenizer.model.unknown_score == -13.5
+    assert tokenizer.model.scores == {259: -1.0, 260: -2.0, 261: -3.5, 263: float32(0.3)}  # 0.1 for each byte but the first
+    assert tokenizer.decode([259, 262, 263]) == "aab<uu>"
+    path.write_bytes(model_file(pieces, UNIGRAM + field(24, 1), PLAIN))
+    assert Tokenizer.load(path).model.prefix == Tokenizer.load(path).normalizer.steps[0].behind == " "
+
+
+def test_a_bpe_file_with_a_normaliser_is_read_and_not_written(path, charsmap, tmp_path):
+    path.write_bytes(model_file(PIECES, BPE, field(2, charsmap({"A": "a"}))))
+    tokenizer = Tokenizer.load(path)
+    assert tokenizer.encode("  A  A ") == [259, 259]
+    assert tokenizer.decode([259, 259]) == "a a"
+    with pytest.raises(ValueError, match=r"^a tokenizer\.json of a SentencePiece BPE that changes its text first is not written"):
+        tokenizer.save(tmp_path)
+
+
+def test_a_space_behind_the_text_is_put_there(path):
+    path.write_bytes(model_file([*PIECES, ("a\u2581", -0.5, NORMAL)], BPE + field(24, 1), PLAIN))
+    assert Tokenizer.load(path).encode("aa") == [260, 261]
+    path.write_bytes(model_file(PIECES, BPE, field(3, 0)))
+    assert Tokenizer.load(path).encode("  a a ") == [260, 259]
