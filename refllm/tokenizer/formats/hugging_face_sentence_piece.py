@@ -80,10 +80,10 @@ def read(document: Mapping[str, Any], added: Mapping[str, int]) -> SentencePiece
     byte_ids = [spelled.pop(name) for name in BYTES if name in spelled] if model.get("byte_fallback") else []
     if plain := next((spelling for spelling in spelled if " " in spelling), None):
         raise ValueError(f"the token {plain!r} has a space, which this normalizer leaves in no text; U+2581 stands for it.")
+    if ESCAPED_SPACE not in spelled:
+        raise ValueError("the vocabulary has no token for the space, U+2581.")
     if not byte_ids:
         require("model.fuse_unk", model.get("fuse_unk", False), True)
-        if splits and ESCAPED_SPACE not in spelled:
-            raise ValueError("pre_tokenizer.split is True, but the vocabulary has neither U+2581 nor bytes for what is unknown.")
     pieces = {id: spelling.replace(ESCAPED_SPACE, " ") for spelling, id in spelled.items()}
     merges = _merges(model, pieces)
     if splits:

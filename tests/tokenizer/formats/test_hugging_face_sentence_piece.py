@@ -93,6 +93,7 @@ def test_a_model_that_the_file_cannot_hold_is_refused(tmp_path):
         (("model", "dropout"), 0.1, "model.dropout is 0.1; what is read here is None."),
         (("model", "merges"), ["a a"], "merge 0, of 'a' and 'a', makes nothing that is in the vocabulary"),
         (("normalizer",), None, "normalizer is []; what is read here is"),
+        (("model", "vocab"), {"a": 257, "b": 258, "ab": 259}, "the vocabulary has no token for the space, U+2581."),
         (("model", "vocab", "a b"), 300, "the token 'a b' has a space, which this normalizer leaves in no text"),
     ],
 )
@@ -135,11 +136,11 @@ FORMS = {
 
 @pytest.fixture(scope="module", params=FORMS)
 def form(request, file, tmp_path_factory):
-    """A tokenizer of Llama 2's first 2,000 pieces with spaces written another way, its file, and the one it is written to."""
+    """Llama 2's characters and first pieces, spaces written another way: the tokenizer, its file, and the one it is written to."""
     document = json.loads(file.read_text(encoding="utf-8"))
     document["normalizer"], document["pre_tokenizer"] = FORMS[request.param]
     model = document["model"]
-    model["vocab"] = {piece: id for piece, id in model["vocab"].items() if id < 2000}
+    model["vocab"] = {piece: id for piece, id in model["vocab"].items() if id < 2000 or len(piece) == 1}
     model["merges"] = [merge for merge in model["merges"] if {*merge.split(), merge.replace(" ", "")} <= model["vocab"].keys()]
     folder = tmp_path_factory.mktemp("form")
     tokenizer = loaded(document, folder)
