@@ -24,9 +24,12 @@ class StreamDecoder:
 
     def push(self, id: int) -> str:
         """The characters that this id completes; often none."""
+        skipped = self._skip_special and self._tokenizer.is_special(id)
+        if skipped and self._tokenizer.added_are_words:
+            return ""
         (token,) = self._tokenizer.stretches([id], self._begins)
         self._begins = self._tokenizer.ends_stretch(id)
-        return self._decoder.decode(token)
+        return "" if skipped else self._decoder.decode(token)
 
     def finish(self) -> str:
         """What is left at the end: U+FFFD for an unfinished character, else nothing. The decoder is then as new."""

@@ -51,7 +51,7 @@ class Tokenizer:
     ):
         self.model = model
         self._later: Model = getattr(model, "after_added", model)  # of stretches behind an added token
-        self._added_are_words = getattr(model, "added_are_words", False)  # decoded with a space before them, as words are
+        self.added_are_words = getattr(model, "added_are_words", False)  # decoded with a space before them, as words are
         self.added = tuple(added)
         self.normalizer = normalizer
         self.template = template
@@ -233,7 +233,7 @@ class Tokenizer:
     def decode_bytes(self, ids: Any, skip_special: bool = False) -> bytes:
         """The bytes of the text that the ids stand for, as in `decode`."""
         ids = _whole_numbers(ids)
-        if skip_special and self._added_are_words:
+        if skip_special and self.added_are_words:
             ids = [id for id in ids if id not in self._special_ids]
         tokens = self.stretches(ids) if self.model.prefix else map(self.bytes_of, ids)
         if skip_special:
@@ -253,14 +253,14 @@ class Tokenizer:
         prefix = self.model.prefix.encode()
         for id in ids:
             token = self.bytes_of(id)
-            if self._added_are_words and self.is_added(id):
+            if self.added_are_words and self.is_added(id):
                 token = prefix + token
             yield token.removeprefix(prefix) if begins else token
             begins = self.ends_stretch(id)
 
     def ends_stretch(self, id: int) -> bool:
         """Whether the next token begins a stretch of text, and loses the prefix when it is decoded."""
-        if self._added_are_words or not self._later.prefix:
+        if self.added_are_words or not self._later.prefix:
             return False
         return self.is_added(id) and id != getattr(self.model, "unknown", None)
 

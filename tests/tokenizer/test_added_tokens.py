@@ -51,6 +51,19 @@ def test_added_tokens_are_cut_out_as_defined(text, contents):
     assert [part for part, _ in cut(text, *tokens)] == definitions()["cut_at_tokens"](text, contents)
 
 
+@pytest.mark.parametrize(
+    ("content", "flags", "text", "expected"),
+    [
+        (" a", {}, "<x> a", ["<x> ", " a"]),
+        (" a", {"lstrip": True}, "<x> a", ["<x> ", "a"]),
+        ("\n", {"lstrip": True}, "<x>\n.", ["<x>\n", "."]),
+    ],
+)
+def test_whitespace_that_two_tokens_want_goes_to_both_or_to_the_first(content, flags, text, expected):
+    tokens = AddedToken(1, "<x>", True, rstrip=True), AddedToken(2, content, True, **flags)
+    assert [part for part, _ in cut(text, *tokens)] == expected
+
+
 def test_nothing_is_found_where_no_token_is():
     assert cut("text") == [("text", None)]
     assert cut("") == []

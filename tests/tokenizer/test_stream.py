@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm.tokenizer import StreamDecoder
+from refllm.tokenizer import AddedToken, StreamDecoder, Tokenizer
+from refllm.tokenizer.word_piece import WordPiece
+from refllm.tokenizer.words.bert import BertRules
 
 
 def stream(tokenizer, ids, **options):
@@ -25,6 +27,21 @@ def test_no_piece_of_a_text_holds_part_of_a_character(trained, hard_text, data):
     assert "".join(pieces) == text
     assert "\ufffd" not in "".join(pieces)
     assert pieces[-1] == ""
+
+
+@given(ids=st.lists(st.integers(0, 5) | st.integers(0, 31999), max_size=9))
+def test_special_tokens_are_left_out_of_a_stream_as_of_a_text(llama2, ids):
+    for skip_special in (False, True):
+        assert "".join(stream(llama2, ids, skip_special=skip_special)) == llama2.decode(ids, skip_special=skip_special)
+
+
+@pytest.mark.parametrize("ids", [[2, 5, 6], [5, 2, 6], [2, 3, 6, 5], [1, 5]])
+def test_special_tokens_that_are_words_are_left_out_with_their_spaces(ids):
+    pieces = {5: "one", 6: "two", 7: "##s"}
+    added = [AddedToken(1, "[UNK]", True), AddedToken(2, "[CLS]", True), AddedToken(3, "[SEP]", True)]
+    tokenizer = Tokenizer(WordPiece(pieces, 1, BertRules()), added)
+    assert "".join(stream(tokenizer, ids, skip_special=True)) == tokenizer.decode(ids, skip_special=True)
+    assert "".join(stream(tokenizer, ids)) == tokenizer.decode(ids)
 
 
 def byte_ids(trained, data):
