@@ -1,6 +1,7 @@
 """SentencePiece's Unigram model: the definition, the package, and what comes back."""
 
 import math
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -25,10 +26,6 @@ def scored(draw, scores=WHOLE):
 def model_of(scores, unknown_score=-16.0, **options):
     pieces = dict(enumerate(scores, 300))
     return Unigram(pieces, {id: scores[piece] for id, piece in pieces.items()}, 0, unknown_score, **options)
-
-
-def spelled(model, ids):
-    return b"".join(model.vocabulary[id] for id in ids).decode()
 
 
 @given(scored(), texts)
@@ -102,9 +99,9 @@ def test_offsets_cut_the_text_into_its_tokens(scores, text, has_bytes):
     model = model_of(scores, byte_ids=range(256) if has_bytes else ())
     ids, spans = model.encode_with_offsets(text)
     assert ids == model.encode(text)
-    assert "".join(text[start:end] for start, end in spans) == text
+    assert "".join(text[start:end] for (start, end), _ in groupby(spans)) == text
     for id, (start, end) in zip(ids, spans, strict=True):
-        assert id == 0 or model.vocabulary[id] == text[start:end].encode()
+        assert id == 0 or model.vocabulary[id] in text[start:end].replace(" ", " \u2581").encode()
 
 
 def test_each_byte_of_an_unknown_character_covers_it():
