@@ -136,7 +136,7 @@ FORMS = {
 
 @pytest.fixture(scope="module", params=FORMS)
 def form(request, file, tmp_path_factory):
-    """Llama 2's characters and first pieces, spaces written another way: the tokenizer, its file, and the one it is written to."""
+    """Llama 2's characters and first pieces, spaces written another way: a tokenizer, its file, and one it is written to."""
     document = json.loads(file.read_text(encoding="utf-8"))
     document["normalizer"], document["pre_tokenizer"] = FORMS[request.param]
     model = document["model"]
