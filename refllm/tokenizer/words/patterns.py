@@ -106,13 +106,6 @@ def runner(pattern: str) -> Runner:
         return Runner(_by_regex(pattern, error.part), str)
 
 
-def compiled(pattern: str) -> re.Pattern:
-    """The pattern as it runs on shadows. Raises ValueError for one that cannot, Unreadable where `runner` may know more."""
-    if not pattern.isascii():
-        raise Unreadable(pattern, "characters beyond ASCII")
-    return _compiled(pattern)
-
-
 def _compiled(pattern: str) -> re.Pattern:
     try:
         return re.compile("".join(_translated(pattern)))
