@@ -126,6 +126,19 @@ def test_numpys_kernel_finds_the_halves(fast, merges, words):
     assert halved(fast, words, merges) == [merged_to_two(word, merges) for word in words]
 
 
+@pytest.mark.parametrize("in_force", [True, False])
+def test_a_word_of_two_symbols_is_its_halves(backend, in_force):
+    merges = {(0, 1): Merge(0, 4), (4, 2): Merge(1, 5)}
+    with kernels(backend, backend.kernels if in_force else {}):
+        assert halved(backend, [[0, 1], [0, 1, 2], [3], [2, 2, 2], [3, 3]], merges) == [
+            [0, 1],
+            [4, 2],
+            [-1, -1],
+            [-1, -1],
+            [3, 3],
+        ]
+
+
 def halved(backend, words, merges):
     """Each word's halves, found all at once."""
     xp = backend.xp
