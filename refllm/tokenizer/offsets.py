@@ -22,7 +22,7 @@ def spans_of_bytes(text: str, lengths: Iterable[int], start: int = 0) -> list[Sp
     firsts, lasts = np.maximum(begins, 0), np.maximum(ends, 0) - 1
     first = character.take(firsts, mode="clip") if character.size else firsts
     behind = np.where(lasts >= 0, character.take(lasts, mode="clip") + 1 if character.size else 0, 0)
-    return list(zip(np.minimum(first, behind).tolist(), behind.tolist(), strict=True))
+    return list(zip(first.tolist(), behind.tolist(), strict=True))
 
 
 def character_of_each_byte(text: str) -> np.ndarray:

@@ -298,7 +298,8 @@ class Tokenizer:
         """Open a tokenizer's file, or a folder that holds one, and find out which it is:
 
         Hugging Face's tokenizer.json, GPT-2's vocab.json with its merges, tiktoken's ranks (with the pattern that cuts text into
-        words, where the name does not say it), SentencePiece's tokenizer.model, llama2.c's tokenizer.bin.
+        words, where the name does not say it), SentencePiece's tokenizer.model, Mistral's tekken.json, BERT's vocab.txt,
+        llama2.c's tokenizer.bin.
         Raises FileNotFoundError where there is none, ValueError for a file that is damaged or of a kind not known.
         """
         from refllm.tokenizer.formats.files import load

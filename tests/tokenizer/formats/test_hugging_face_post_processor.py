@@ -33,7 +33,11 @@ TEMPLATE = {
         ({"type": "RobertaProcessing", **ENDS, "trim_offsets": True, "add_prefix_space": True}, (1,), (2,)),
         (TEMPLATE, (1,), (2, 3)),
         ({"type": "Sequence", "processors": [BYTE_LEVEL, TEMPLATE]}, (1,), (2, 3)),
-        ({"type": "Sequence", "processors": [{"type": "BertProcessing", **ENDS}, TEMPLATE]}, (1, 1), (2, 2, 3)),
+        (
+            {"type": "Sequence", "processors": [{"type": "BertProcessing", "sep": ["x", 7], "cls": ["y", 6]}, TEMPLATE]},
+            (1, 6),
+            (7, 2, 3),
+        ),
     ],
 )
 def test_the_part_says_what_stands_around_a_text_and_is_written_as_it_was_read(part, before, behind):
@@ -68,6 +72,18 @@ def test_tokenizers_puts_the_same_around_a_text(trained, tmp_path):
         again = Tokenizer.load(tmp_path)
         assert again.with_special_tokens([5]) == ours.with_special_tokens([5])
         assert (again.bos, again.eos) == (ours.bos, ours.eos) == (1024, 1025)
+
+
+@pytest.mark.oracle
+def test_the_last_of_several_processors_stands_outermost(trained):
+    import tokenizers
+
+    added = [*trained.added, *(AddedToken(1024 + i, name, True) for i, name in enumerate(["<s>", "</s>", "[CLS]", "[SEP]"]))]
+    inner = {"type": "BertProcessing", "sep": ["[SEP]", 1027], "cls": ["[CLS]", 1026]}
+    outer = describe_post_processor(Template((1024,), (1025,)), {token.id: token.content for token in added}.__getitem__)
+    ours = Tokenizer(trained.model, added, template=read_post_processor({"type": "Sequence", "processors": [inner, outer]}))
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(to_document(ours)))
+    assert theirs.encode("the text").ids == ours.with_special_tokens(ours.encode("the text"))
 
 
 @pytest.mark.oracle
