@@ -64,6 +64,9 @@ def test_user_defined_pieces_are_found_first_and_never_joined():
     model = model_of(scores, byte_ids=range(256), user_defined=[300, 301])
     assert model.encode("ab<a><b>ab<a>") == [304, 301, 303, 300]
     assert model.encode("x<a>") == [32, 120, 300]
+    scores["<a>b"] = 1
+    model = model_of(scores, byte_ids=range(256), user_defined=[300, 301])
+    assert not [pair for pair, merge in model.merges.items() if {300, 301} & {*pair, merge.id}]
 
 
 @given(data=st.data())
