@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from refllm.tokenizer import AddedToken, Tokenizer
 from refllm.tokenizer.formats.hugging_face_sentence_piece import ESCAPE, IDLE_SPLIT, PREPEND
+from refllm.tokenizer.formats.hugging_face import to_document
 from refllm.tokenizer.sentence_piece import SentencePieceBPE, merges_by_score
 
 
@@ -188,6 +189,18 @@ def test_a_metaspace_that_splits_joins_nothing_over_a_space(tmp_path):
     document = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
     document |= {"normalizer": None, "pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "never", "split": True}}
     assert loaded(document, tmp_path).encode("a   a") == [258, 256, 256, 259]
+
+
+def test_an_added_token_that_the_normalizer_would_change_is_refused(tmp_path):
+    document = to_document(small(" ")) | {
+        "added_tokens": [{"id": 999, "content": "<x>", "special": False, "normalized": True, "lstrip": False, "rstrip": False}]
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(ValueError, match="normalized of the added token '<x>' is True, which makes it '\u2581<x>'; write False"):
+        Tokenizer.load(tmp_path)
+    document["added_tokens"][0]["special"] = True
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    assert Tokenizer.load(tmp_path).encode("<x>", allowed_special="all") == [999]
 
 
 @pytest.mark.oracle
