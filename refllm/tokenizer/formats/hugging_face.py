@@ -124,9 +124,22 @@ def _from_document(document: dict[str, Any], config: dict[str, Any]) -> Tokenize
     if bos == eos and not config.get("add_bos_token"):
         bos = None  # GPT-2's config names its one special token as everything; nothing puts it before a text
     model = parts.read(document, ids)
+    if parts is hugging_face_sentence_piece:
+        _check_normalized(added, read_normalizer(document.get("normalizer")))
     if isinstance(model, WordPiece) and any(token.normalized for token in added):
         normalizer = Normalizer((NormalizedByBert(model.rules),))  # the model's own rules change what is normalized no more
     return Tokenizer(model, added, bos, eos, normalizer, template)
+
+
+def _check_normalized(added: list[AddedToken], normalizer: Normalizer | None) -> None:
+    """Raise ValueError for a token that is looked for in normalized text as another than it is written.
+
+    Special ones are not: transformers looks for those as they stand, whatever an old file of Llama says.
+    """
+    for token in added:
+        if token.normalized and not token.special and normalizer and normalizer.apply(token.content) != token.content:
+            changed = normalizer.apply(token.content)
+            raise ValueError(f"normalized of the added token {token.content!r} is True, which makes it {changed!r}; write False.")
 
 
 def _module(document: dict[str, Any]) -> Any:

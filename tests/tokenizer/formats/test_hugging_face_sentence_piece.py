@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.tokenizer import AddedToken, Tokenizer
-from refllm.tokenizer.formats.hugging_face_sentence_piece import ESCAPE, IDLE_SPLIT, PREPEND
 from refllm.tokenizer.formats.hugging_face import to_document
+from refllm.tokenizer.formats.hugging_face_sentence_piece import ESCAPE, IDLE_SPLIT, PREPEND
 from refllm.tokenizer.sentence_piece import SentencePieceBPE, merges_by_score
 
 
