@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import select
 import subprocess
 import sys
 
@@ -105,10 +107,12 @@ def test_lines_of_text_given_are_documents_too(refllm, path, tokenizer):
 
 def test_a_line_is_answered_before_the_next_comes(path, tokenizer):
     command = [sys.executable, "-c", "from refllm.cli import main; main()", "tokenize", "-t", str(path), "--lines"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    usual = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=usual)
     for line in ("the cat", "the mat"):
         process.stdin.write(f"{line}\n".encode())
         process.stdin.flush()
+        assert select.select([process.stdout], [], [], 60)[0], "no answer yet"
         assert [int(id) for id in process.stdout.readline().split()] == tokenizer.encode(line)
     process.stdin.close()
     assert process.stdout.read() == b""
