@@ -108,16 +108,18 @@ def by_our_names(tensors: Mapping[str, Tensor], module: ModuleType, config: Any)
     """The tensors under our names and as (in, out), checked to be exactly those that the configuration needs."""
     shapes, prefix = module.parameter_shapes(config), module.BASE_PREFIX
     prefixed = any(name.startswith(prefix) for name in tensors)
-    found, missing = {}, []
+    found, missing, known = {}, [], set()
     for ours, (theirs, transposed) in module.hugging_face_names(config).items():
-        stored = theirs if prefixed else theirs.removeprefix(prefix)
-        if stored not in tensors:
-            missing.append(stored)
-        else:
-            found[ours] = _transposed(tensors[stored]) if transposed else tensors[stored]
+        whole = isinstance(theirs, str)
+        stored = [name if prefixed else name.removeprefix(prefix) for name in ((theirs,) if whole else theirs)]
+        known.update(stored)
+        if lacking := [name for name in stored if name not in tensors]:
+            missing += lacking
+            continue
+        parts = [transpose(tensors[name]) if transposed else tensors[name] for name in stored]
+        found[ours] = parts[0] if whole else stack(parts, ours)
     if missing:
         raise ValueError(f"{WEIGHTS} lacks {_few(missing)}, which {config} needs.")
-    known = {theirs if prefixed else theirs.removeprefix(prefix) for theirs, _ in module.hugging_face_names(config).values()}
     buffers = (*module.BUFFERS, *((r"lm_head\.weight",) if "lm_head" not in shapes else ()))
     unexpected = [n for n in tensors if n not in known and not any(re.fullmatch(b, n) for b in buffers)]
     if unexpected:
@@ -135,11 +137,17 @@ def by_their_names(model: Model, dtype: str) -> dict[str, Tensor]:
     """The model's parameters as tensors to be written: under Hugging Face's names, in its layout, in a dtype."""
     code = next(code for code, name in DTYPE_NAMES.items() if name == dtype)
     to_numpy = model.backend.xp.to_numpy
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for ours, (theirs, transposed) in model.architecture.hugging_face_names(model.config).items():
-        x = model.params[ours]
-        tensor = Tensor(code, tuple(x.shape), lambda x=x: to_numpy(x))  # type: ignore[misc]  # binds x now; mypy wants no default
-        tensors[theirs] = _transposed(tensor) if transposed else tensor
+        x, shape = model.params[ours], model.shapes[ours]
+        if isinstance(theirs, str):
+            parts = {theirs: Tensor(code, shape, lambda x=x: to_numpy(x))}  # type: ignore[misc]  # binds x; mypy wants no default
+        else:
+            parts = {
+                name: Tensor(code, shape[1:], lambda x=x, i=i: to_numpy(x[i, ...]))  # type: ignore[misc]  # the same
+                for i, name in enumerate(theirs)
+            }
+        tensors |= {name: transpose(part) if transposed else part for name, part in parts.items()}
     return tensors
 
 
@@ -193,8 +201,17 @@ def _json(fields: Mapping[str, Any]) -> bytes:
     return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _transposed(tensor: Tensor) -> Tensor:
+def transpose(tensor: Tensor) -> Tensor:
+    """The same tensor, its two axes exchanged."""
     return Tensor(tensor.dtype, tensor.shape[::-1], lambda: np.ascontiguousarray(tensor.values().T))
+
+
+def stack(parts: list[Tensor], name: str) -> Tensor:
+    """Tensors of one shape and dtype as one, along a new first axis. Raises ValueError where they differ."""
+    if len({(part.dtype, part.shape) for part in parts}) > 1:
+        differ = ", ".join(sorted({f"{part.dtype} {part.shape}" for part in parts}))
+        raise ValueError(f"the {len(parts)} tensors that make up {name} differ: {differ}.")
+    return Tensor(parts[0].dtype, (len(parts), *parts[0].shape), lambda: np.stack([part.values() for part in parts]))
 
 
 def _few(names: list[str]) -> str:

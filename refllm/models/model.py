@@ -75,6 +75,21 @@ class Model:
         dlogits = cross_entropy_backward(namespace(loss).ones_like(loss), judged)
         return self.architecture.backward(dlogits, saved)
 
+    def export(self, tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Parameters or gradients under the names, and in the shapes, that Hugging Face's checkpoints give them.
+
+        tensors: arrays of any backend, keyed as `params` is; some of them suffice
+        Returns NumPy arrays of the same dtype; bfloat16, which NumPy lacks, becomes float32.
+        Raises ValueError for a name that is not a parameter's, or another shape.
+        """
+        exported: dict[str, np.ndarray] = {}
+        for ours, x in tensors.items():
+            if tuple(x.shape) != self.shapes.get(ours):
+                needed = f"this model needs {self.shapes[ours]}" if ours in self.shapes else "this model has no such parameter"
+                raise ValueError(f"{ours} has shape {tuple(x.shape)}; {needed}.")
+            exported |= renamed(namespace(x).to_numpy(x), *self.architecture.hugging_face_names(self.config)[ours])
+        return exported
+
     def _loss(self, tokens: Any, targets: Any) -> tuple[Any, Any, Any]:
         tokens, targets = self.tokens(tokens), self._targets(targets)
         if targets.shape != tokens.shape:
@@ -89,6 +104,15 @@ class Model:
         ids = np.asarray(targets)
         check_ids(np.where(ids == -100, 0, ids), "targets", self.config.vocab_size)
         return self.backend.xp.from_numpy(ids.astype(np.int32))
+
+
+def renamed(x: np.ndarray, theirs: str | tuple[str, ...], transposed: bool) -> dict[str, np.ndarray]:
+    """A tensor of ours as it lies in a checkpoint: as one, or, where several names stand for it, cut along its first axis.
+
+    transposed: whether each lies there as (out, in)
+    """
+    parts = {theirs: x} if isinstance(theirs, str) else dict(zip(theirs, x, strict=True))
+    return {name: np.ascontiguousarray(np.swapaxes(part, -1, -2) if transposed else part) for name, part in parts.items()}
 
 
 def check_ids(ids: np.ndarray, name: str, vocab_size: int) -> None:

@@ -42,6 +42,23 @@ def test_gradients_are_those_of_the_loss():
     assert np.abs(np.sum(terms) - slope) <= 1e-12 * np.sum(np.abs(terms))
 
 
+def test_gradients_are_exported_under_the_names_and_in_the_shapes_of_a_checkpoint(backend):
+    model = Model.initialise("llama", CONFIG, 0, backend)
+    gradients = model.gradients([[0, 1, 2]], [[1, 2, 3]])
+    exported = model.export(gradients)
+    assert set(exported) == {name for name, _ in llama.hugging_face_names(CONFIG).values()}
+    to_numpy = backend.xp.to_numpy
+    np.testing.assert_array_equal(
+        exported["model.layers.0.self_attn.k_proj.weight"], to_numpy(gradients["layers.0.attention.k"]).T
+    )
+    np.testing.assert_array_equal(exported["model.embed_tokens.weight"], to_numpy(gradients["embedding"]))
+    assert model.export({"norm": gradients["norm"]}).keys() == {"model.norm.weight"}
+    with pytest.raises(ValueError, match=r"norm has shape \(5, 4\); this model needs \(4,\)."):
+        model.export({"norm": gradients["embedding"]})
+    with pytest.raises(ValueError, match=r"rhythm has shape \(4,\); this model has no such parameter."):
+        model.export({"rhythm": gradients["norm"]})
+
+
 @pytest.mark.parametrize(
     ("tokens", "sentence"),
     [
