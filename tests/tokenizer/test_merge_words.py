@@ -1,13 +1,16 @@
 """Merging many words at once equals merging each alone."""
 
 import random
+from collections.abc import Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm.array_api import kernels, load
+from refllm.array_api import Backend, kernels, load
 from refllm.backends.kernels import numpy_merge
 from refllm.conformance.specification import definitions
 from refllm.tokenizer.byte_pair import Merge, merge_word
@@ -47,29 +50,44 @@ words = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=40), max_size=
 SIZES = {"kernels": {}, "columns": {"FEW": 0}, "heap": {"FEW": 0, "SHORT": 3}, "rounds": {"FEW": 0, "SHORT": 3, "MANY": 0}}
 
 
+class Way(NamedTuple):
+    """A backend and how it merges: with which kernels, and these of which sizes."""
+
+    backend: Backend
+    kernels: Mapping
+    sizes: Mapping
+
+    @property
+    def xp(self):
+        return self.backend.xp
+
+    @contextmanager
+    def in_force(self):
+        with pytest.MonkeyPatch.context() as patch, kernels(self.backend, self.kernels):
+            for name, value in self.sizes.items():
+                patch.setattr(numpy_merge, name, value)
+            yield
+
+
 @pytest.fixture(params=SIZES, scope="module")
 def fast(request):
     """NumPy with its kernels, whose every way of merging is at work on the small words of these tests."""
-    backend = load("numpy")
-    with pytest.MonkeyPatch.context() as patch, kernels(backend, backend.kernels):
-        for name, value in SIZES[request.param].items():
-            patch.setattr(numpy_merge, name, value)
-        yield backend
+    return Way(load("numpy"), load("numpy").kernels, SIZES[request.param])
 
 
 @pytest.fixture(scope="module")
 def plain(backend):
     """Each backend without kernels."""
-    with kernels(backend, {}):
-        yield backend
+    return Way(backend, {}, {})
 
 
-def merged(backend, words, table):
+def merged(way, words, table):
     """Each word's ids, merged all at once."""
-    xp = backend.xp
+    xp = way.xp
     starts = np.cumsum([0, *map(len, words)])[:-1].astype(np.int32)
     symbols = np.array([id for word in words for id in word], np.int32)
-    ids, starts = map(xp.to_numpy, merge_words(xp.from_numpy(symbols), xp.from_numpy(starts), table))
+    with way.in_force():
+        ids, starts = map(xp.to_numpy, merge_words(xp.from_numpy(symbols), xp.from_numpy(starts), table))
     assert ids.dtype == starts.dtype == np.int32
     return [word.tolist() for word in np.split(ids, starts)[1:]]
 
@@ -129,22 +147,23 @@ def test_numpys_kernel_finds_the_halves(fast, merges, words):
 @pytest.mark.parametrize("in_force", [True, False])
 def test_a_word_of_two_symbols_is_its_halves(backend, in_force):
     merges = {(0, 1): Merge(0, 4), (4, 2): Merge(1, 5)}
-    with kernels(backend, backend.kernels if in_force else {}):
-        assert halved(backend, [[0, 1], [0, 1, 2], [3], [2, 2, 2], [3, 3]], merges) == [
-            [0, 1],
-            [4, 2],
-            [-1, -1],
-            [-1, -1],
-            [3, 3],
-        ]
+    way = Way(backend, backend.kernels if in_force else {}, {})
+    assert halved(way, [[0, 1], [0, 1, 2], [3], [2, 2, 2], [3, 3]], merges) == [
+        [0, 1],
+        [4, 2],
+        [-1, -1],
+        [-1, -1],
+        [3, 3],
+    ]
 
 
-def halved(backend, words, merges):
+def halved(way, words, merges):
     """Each word's halves, found all at once."""
-    xp = backend.xp
+    xp = way.xp
     starts = np.cumsum([0, *map(len, words)])[:-1].astype(np.int32)
     symbols = np.array([id for word in words for id in word], np.int32)
-    return xp.to_numpy(halves(xp.from_numpy(symbols), xp.from_numpy(starts), merge_table(merges, xp))).tolist()
+    with way.in_force():
+        return xp.to_numpy(halves(xp.from_numpy(symbols), xp.from_numpy(starts), merge_table(merges, xp))).tolist()
 
 
 def merged_to_two(word, merges):
@@ -193,13 +212,15 @@ def test_runs_of_one_letter_merge_from_the_left(plain, length, n_letters, draw):
     assert merged(plain, [word, word], merge_table(merges, plain.xp)) == [merge_word(word, merges)] * 2
 
 
-def test_merging_changes_none_of_its_arguments(backend):
+@pytest.mark.parametrize("in_force", [True, False])
+def test_merging_changes_none_of_its_arguments(backend, in_force):
     xp = backend.xp
     merges = {(0, 1): Merge(0, 4), (4, 4): Merge(1, 5)}
     for n in (2, 200):
         symbols, starts = np.tile(np.int32([0, 1]), 2 * n), np.arange(0, 4 * n, 4, dtype=np.int64)
         given_symbols, given_starts = xp.from_numpy(symbols), xp.from_numpy(starts)
-        ids, begins = merge_words(given_symbols, given_starts, merge_table(merges, xp))
+        with kernels(backend, backend.kernels if in_force else {}):
+            ids, begins = merge_words(given_symbols, given_starts, merge_table(merges, xp))
         assert xp.to_numpy(ids).tolist() == [5] * n
         assert xp.to_numpy(begins).tolist() == list(range(n))
         assert begins.dtype == given_starts.dtype
@@ -213,8 +234,7 @@ def test_gpt2_merges_whole_texts_alike_in_every_way(fast, gpt2, gpt2_table, hard
     words = [[gpt2.model._byte_ids[byte] for byte in text.encode()] for text in texts]
     expected = [merge_word(word, gpt2.model.merges) for word in words]
     assert merged(fast, words, gpt2_table) == expected
-    with kernels(fast, {}):
-        assert merged(fast, words, gpt2_table) == expected
+    assert merged(fast._replace(kernels={}), words, gpt2_table) == expected
 
 
 @pytest.fixture(scope="module")
@@ -259,5 +279,5 @@ def test_texts_that_are_one_word_have_tiktokens_ids(packaged, topics, name):
         *(text for n in range(1, 300, 5) for text in texts_of(n).values()),
     ]
     words = [[of_bytes[bytes([byte])] for byte in text.encode()] for text in texts]
-    for text, ids in zip(texts, merged(load("numpy"), words, table), strict=True):
+    for text, ids in zip(texts, merged(Way(load("numpy"), load("numpy").kernels, {}), words, table), strict=True):
         assert ids == theirs.encode(text), text
