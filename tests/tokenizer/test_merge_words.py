@@ -205,6 +205,22 @@ def test_a_pair_waits_for_a_lower_one_that_a_merge_on_its_right_will_bring(plain
     assert merged(plain, [[A, B, C, D], [A, B], [A, B, C]], merge_table(merges, plain.xp)) == [[A, F], [G], [G, C]]
 
 
+RUNS = [
+    ([A, B, C, C], {(A, B): Merge(0, C), (C, C): Merge(1, D)}, [D, C]),  # A B makes one more C at the beginning of the run
+    ([A, A, A, A, B, C], {(B, C): Merge(1, D), (A, D): Merge(3, E), (A, A): Merge(5, F)}, [F, A, E]),  # the last A goes to B C
+]
+
+
+@pytest.mark.parametrize(("word", "merges", "expected"), RUNS)
+def test_a_run_waits_for_what_its_neighbours_become(plain, word, merges, expected):
+    assert merged(plain, [word], merge_table(merges, plain.xp)) == [expected]
+
+
+@pytest.mark.parametrize(("word", "merges", "expected"), RUNS)
+def test_a_run_waits_in_numpys_kernel_too(fast, word, merges, expected):
+    assert merged(fast, [word, word], merge_table(merges, fast.xp)) == [expected, expected]
+
+
 @given(st.integers(1, 120), st.integers(1, 3), st.randoms(use_true_random=False))
 def test_runs_of_one_letter_merge_from_the_left(plain, length, n_letters, draw):
     merges = {(0, 0): Merge(2, 10), (0, 1): Merge(0, 11), (10, 10): Merge(3, 12), (11, 0): Merge(1, 13), (12, 12): Merge(4, 14)}
