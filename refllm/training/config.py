@@ -209,6 +209,10 @@ def _checked(table: str, given: Mapping[str, Any], settings: Mapping[str, _Setti
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
+    if get_origin(kind) is tuple:
+        if type(value) not in (list, tuple) or any(type(item) is not int for item in value):
+            raise ValueError(f"{name}={value!r} is not a list of whole numbers.")
+        return tuple(value)
     allowed = _plain(kind)
     if type(value) is int and float in allowed and int not in allowed:
         return float(value)
@@ -219,7 +223,15 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
 
 
 def _parse(name: str, text: str, kind: Any) -> Any:
-    """What a flag's text says: the first of bool, int, float and str that its setting may be and the text can be."""
+    """What a flag's text says: the first of bool, int, float and str that its setting may be and the text can be.
+
+    A setting that is a list takes whole numbers between commas.
+    """
+    if get_origin(kind) is tuple:
+        try:
+            return tuple(int(item) for item in text.split(",") if item)
+        except ValueError:
+            raise ValueError(f"{name}={text!r} cannot be read as whole numbers between commas.") from None
     for allowed in sorted(_plain(kind), key=(bool, int, float, str).index):
         if allowed is bool and text.lower() in ("true", "false"):
             return text.lower() == "true"

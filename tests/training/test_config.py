@@ -71,6 +71,7 @@ def test_the_file_holds_every_setting_that_has_a_value(tmp_path):
         (changed("training", dtype="float16"), r"training.dtype='float16' will not do; it must be one of float32, float64, bf"),
         (changed("data", held_out=0.0), r"data.held_out=0.0 will not do; it must be a share between 0 and 1"),
         (changed("data", vocab_size=12), r"data.vocab_size=12 will not do"),
+        (changed("model", window=2, full_layers=[0, "1"]), r"model.full_layers=\[0, '1'\] is not a list of whole numbers"),
         (changed("model", rope_scaling={"factor": 8.0}), r"model.rope_scaling=.* is a dict; it must be set in code"),
     ],
 )
@@ -82,6 +83,14 @@ def test_a_wrong_setting_is_refused_by_name(tables, message):
 def test_a_whole_number_stands_for_a_float():
     rate = from_tables(changed("training", learning_rate=1)).training.learning_rate
     assert (rate, type(rate)) == (1.0, float)
+
+
+def test_a_list_of_whole_numbers_is_set_by_file_and_by_flag(tmp_path):
+    config = from_tables(changed("model", window=2, full_layers=[0, 2]))
+    assert config.model["full_layers"] == (0, 2)
+    write(config, tmp_path / "run.toml")
+    assert read(tmp_path / "run.toml") == config
+    assert override(config, {"model.full_layers": "1,2"}).model["full_layers"] == (1, 2)
 
 
 def test_flags_override_the_file():
@@ -104,6 +113,7 @@ def test_flags_override_the_file():
     [
         ("training.steps", "many", r"training.steps='many' cannot be read as int"),
         ("training.checkpointing", "perhaps", r"training.checkpointing='perhaps' cannot be read as bool"),
+        ("model.full_layers", "one", r"model.full_layers='one' cannot be read as whole numbers between commas"),
         ("training.stepz", "1", r"'stepz' is not a setting of \[training\]; did you mean 'steps'"),
         ("train.steps", "1", r"'train' is not a table; did you mean 'training'"),
         ("training.steps", "0", r"training.steps=0 will not do"),
