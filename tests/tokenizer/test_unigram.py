@@ -81,18 +81,25 @@ def test_remembered_words_change_no_id(scores, texts, arithmetic):
 
 
 @pytest.mark.parametrize("arithmetic", ["float32", "float64"])
-@pytest.mark.parametrize("far", [-7.7, -900.1, -30000.3])
+@pytest.mark.parametrize("far", [-7.7, -301.1, -900.1, -30000.3])
 def test_a_long_text_is_rounded_as_by_one_search(arithmetic, far):
     """Of many ways that come close, after sums of every size, and far enough for sums that begin anew."""
     rng = np.random.default_rng(0)
     pieces = [" I", " II", "I", "II", "III", " ", "V", " V", "IV", "VI", " VI"]
-    scores = {piece: float32(-2.3 * len(piece) - 0.1) for piece in pieces} | {"z": float32(far), " z": float32(far - 1)}
+    odd = {piece: (2 * (300 * len(piece) + place) + 1) / -256 for place, piece in enumerate(pieces)}  # halves of spacings
+    scores = odd | {"z": float32(far), " z": float32(far - 1)}
     words = ["".join(rng.choice(["I", "V", "II", "z"], rng.integers(1, 6), p=[0.4, 0.3, 0.25, 0.05])) for _ in range(40)]
     model = model_of(scores, arithmetic=arithmetic)
-    for length in (5, 300, 300, 60):
+    for length in (5, 300, 300, 300, 60):
         text = " ".join(rng.choice(words, length))
         expected = in_one_search(scores, -16.0, text, np.dtype(arithmetic).type)
         assert model.encode(text) == [list(scores).index(piece) + 300 for piece in expected]
+        total = 0.0
+        for word, path in model._paths(text):  # each word as it is remembered, and searched anew
+            anew = model._path(word, total)
+            after = path.end if path.start == total else total + (path.end - path.start)
+            assert (path.pieces, after) == (anew.pieces, anew.end)
+            total = anew.end
 
 
 def test_of_equal_ways_the_last_piece_is_the_longest():
@@ -124,6 +131,10 @@ def test_offsets_cut_the_text_into_its_tokens(scores, text, has_bytes):
         assert (
             id == 0 or model.vocabulary[id] == covered.encode() or model.vocabulary[id] in covered.replace(" ", "\u2581").encode()
         )
+
+
+def test_a_run_of_what_is_unknown_is_one_token_from_word_to_word():
+    assert model_of({"a": -1.0}).encode_with_offsets("ax ya") == ([300, 0, 300], [(0, 1), (1, 4), (4, 5)])
 
 
 def test_each_byte_of_an_unknown_character_covers_it():
