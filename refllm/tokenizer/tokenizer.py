@@ -139,11 +139,13 @@ class Tokenizer:
         """
         ids = self._end("bos", bos)
         for part in self._parts(text, allowed_special, disallowed_special):
-            if part.id is None:
-                ids.extend(self._model_of(part).encode(part.text))
+            found = [part.id] if part.id is not None else self._model_of(part).encode(part.text)
+            if ids:
+                ids.extend(found)
             else:
-                ids.append(part.id)
-        return ids + self._end("eos", eos)
+                ids = found  # and no copy of a long list
+        ids.extend(self._end("eos", eos))
+        return ids
 
     def encode_array(
         self,
