@@ -27,8 +27,7 @@ SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / golden ratio, odd: a product
 def encode_words(data, starts, vocabulary):
     tables = tables_of(vocabulary)
     data, eights = readable(data)
-    starts = finer(data[:-8], eights, starts, tables.joints)
-    ids, starts, lengths = whole_or_missed(eights, np.append(starts, data.size - 8), tables)
+    ids, starts, lengths = whole_or_missed(eights, bounds(data, eights, starts, tables.joints), tables)
     chosen, which = distinct(eights, starts, lengths)
     starts, lengths = starts[chosen], lengths[chosen]
     symbols = vocabulary.byte_ids.take(data.take(spans(starts, lengths)))
@@ -39,24 +38,24 @@ def encode_words(data, starts, vocabulary):
     return np.concatenate([filled(block, symbols, *missed) for block in ids])
 
 
-def whole_or_missed(eights, bounds, tables):
+def whole_or_missed(eights, begins, tables):
     """The ids of words that are tokens, and the words that may not be.
 
-    bounds: (W + 1,) where each word begins, and the end
+    begins: (W + 1,) where each word begins, and the end
     Returns blocks of ids: (BLOCK,) int32, −1 − m for a word that is the m-th of the missed; and where those begin, and how
     long they are: (M,). Each stands there once for every block that has it.
     """
-    ids, starts, lengths, n_missed = [np.zeros(0, np.int32)], [bounds[:0]], [bounds[:0]], 0
-    for first in range(0, bounds.size - 1, BLOCK):
-        begins = bounds[first : min(first + BLOCK, bounds.size - 1)]
-        sizes = bounds[first + 1 : first + 1 + BLOCK] - begins
-        found = whole_word_ids(eights, begins, sizes, tables)
+    ids, starts, lengths, n_missed = [np.zeros(0, np.int32)], [begins[:0]], [begins[:0]], 0
+    for first in range(0, begins.size - 1, BLOCK):
+        block = begins[first : first + BLOCK + 1]
+        sizes = np.diff(block)
+        found = whole_word_ids(eights, block[:-1], sizes, tables)
         missed = np.flatnonzero(found < 0)
-        chosen, which = distinct(eights, begins[missed], sizes[missed])
+        chosen, which = distinct(eights, block[missed], sizes[missed])
         found[missed] = -1 - n_missed - which
         n_missed += chosen.size
         ids.append(found)
-        starts.append(begins[missed[chosen]])
+        starts.append(block[missed[chosen]])
         lengths.append(sizes[missed[chosen]])
     return ids, np.concatenate(starts), np.concatenate(lengths)
 
@@ -150,16 +149,15 @@ def window(eights, places, before, behind):
     return eights[places - before] & BYTES.take(before + behind) | numbers
 
 
-def finer(data, eights, starts, joints):
-    """The starts of words and of the parts they fall into: (P,) int64.
+def bounds(data, eights, starts, joints):
+    """Where words and the parts they fall into begin, and the end: (P + 1,) int64. data: (N + 8,) the text and eight bytes
 
     The place before a character beyond ASCII is a joint of no token, if no token has around it just the bytes that are there.
     """
-    first = np.zeros(data.size, bool)
+    first = np.zeros(data.size - 7, bool)
     first[starts] = True
-    places = np.flatnonzero((data >= LEAD) & ~first)
-    if not places.size:
-        return starts.astype(np.intp)
+    first[-1] = True
+    places = np.flatnonzero((data[:-7] >= LEAD) & ~first)
     for begin in range(0, places.size, BLOCK):
         block = places[begin : begin + BLOCK]
         joined = joints.pairs.take(pair(data, block))

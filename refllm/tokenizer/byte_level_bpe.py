@@ -3,6 +3,7 @@
 A short text is encoded word by word, with words remembered; a long one all at once, by arrays. The ids are the same.
 """
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ from refllm.tokenizer.words.pretokenize import Pattern, check, chunked, code_poi
 from refllm.tokenizer.words.starts import has_array_form, word_starts
 
 LONG = 1 << 14  # characters; from here on arrays are quicker than words remembered one by one
-PIECE = 1 << 20  # characters whose arrays are held at once
+PIECE = 1 << 19  # characters whose arrays are held at once
 
 
 class ByteLevelBPE:
@@ -89,9 +90,14 @@ class ByteLevelBPE:
         if len(text) < LONG:
             word_ids = self._word_ids
             return [id for word in words(text, self.pattern) for id in word_ids[word]]
-        ids: list[int] = []
-        for piece in chunked(text, self.pattern, PIECE):
-            ids += self._ints.take(self._encode_piece(piece, load("numpy").xp)).tolist()
+        xp = load("numpy").xp
+        pieces = deque(self._encode_piece(piece, xp) for piece in chunked(text, self.pattern, PIECE))
+        ids = [0] * sum(len(piece) for piece in pieces)  # a list that grows is copied, and takes twice the memory
+        end = 0
+        while pieces:
+            piece = pieces.popleft()
+            ids[end : end + len(piece)] = self._ints.take(piece).tolist()
+            end += len(piece)
         return ids
 
     def encode_array(self, text: str, xp: Any) -> Any:

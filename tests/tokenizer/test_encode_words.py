@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.array_api import kernels, load
+from refllm.conformance.specification import definitions
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
 from refllm.tokenizer.encode_words import encode_words, moved, spelled, spellings_of, whole_words
 from refllm.tokenizer.rank_merges import RankMerges
@@ -49,7 +50,20 @@ def on(backend, words, model):
 
 @given(words=WORDS.filter(bool))
 def test_words_at_once_have_the_ids_that_each_has_alone(backend, model, words):
-    assert on(backend, words, model) == [id for word in words for id in model._encode_word(word)]
+    ids = on(backend, words, model)
+    assert ids == [id for word in words for id in model._encode_word(word)]
+    assert ids == defined(words, model)
+
+
+def defined(words, model):
+    """The ids by the definition in the specification."""
+    starts = [sum(map(len, words[:i])) for i in range(len(words))]
+    merges = [[[left, right], model.merges.get((left, right))[1]] for left, right in model.pairs()]
+    spellings = []
+    if model.whole_words:
+        tokens = [(id, list(token)) for id, token in SMALL.items() if len(token) > 1]
+        spellings = [[id, definitions()["bpe"](token, merges)] for id, token in tokens]
+    return definitions()["encode_words"](list("".join(words).encode()), starts, list(range(256)), merges, spellings)
 
 
 @given(words=WORDS.filter(bool))
@@ -69,3 +83,19 @@ def test_a_word_that_spells_a_token_becomes_it(backend):
     found, begins = whole_words(ids, starts, spellings)
     assert xp.to_numpy(found).tolist() == [7, 8, 1, 2, 9, 1, 2, 3, 3]
     assert xp.to_numpy(begins).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+SEQUENCES = st.lists(st.integers(1, 3), min_size=1, max_size=4).map(tuple)
+
+
+@given(words=st.lists(SEQUENCES, min_size=1, max_size=12), sequences=st.sets(SEQUENCES, min_size=1, max_size=6))
+def test_whole_words_are_replaced_as_defined(backend, words, sequences):
+    xp = backend.xp
+    spelled_by = dict(enumerate(sequences, 10))
+    lengths = np.array([len(word) for word in words])
+    starts = xp.from_numpy((np.cumsum(lengths) - lengths).astype(np.int32))
+    symbols = xp.asarray([id for word in words for id in word], dtype=xp.int32)
+    ids, begins = whole_words(symbols, starts, moved(spellings_of(spelled_by), xp))
+    spellings = [[token, list(sequence)] for token, sequence in spelled_by.items()]
+    expected = definitions()["whole_words"]([list(word) for word in words], spellings)
+    assert [word.tolist() for word in np.split(xp.to_numpy(ids), xp.to_numpy(begins)[1:])] == expected

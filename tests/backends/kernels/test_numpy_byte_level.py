@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from refllm.array_api import OPS, kernels, load
 from refllm.backends.kernels import numpy_byte_level
-from refllm.backends.kernels.numpy_byte_level import distinct, find, finer, hash_table, readable
+from refllm.backends.kernels.numpy_byte_level import bounds, distinct, find, hash_table, readable
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
 
 KEYS = st.lists(st.integers(0, 2**64 - 1) | st.integers(1, 50), min_size=1, max_size=60, unique=True)
@@ -103,7 +103,7 @@ def test_words_cut_where_no_token_joins_them_keep_their_ids(of_scripts, words):
 def test_a_word_is_cut_between_characters_that_no_token_joins(of_scripts):
     data, eights = readable(np.frombuffer("日本語日の語".encode(), np.uint8))
     joints = numpy_byte_level.tables_of(of_scripts._tables["numpy"]).joints
-    assert finer(data[:-8], eights, np.array([0]), joints).tolist() == [0, 9, 12, 15]  # 日本語 日 の 語
+    assert bounds(data, eights, np.array([0]), joints).tolist() == [0, 9, 12, 15, 18]  # 日本語 日 の 語
 
 
 def test_no_words_have_no_ids(model):
