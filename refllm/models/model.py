@@ -66,7 +66,10 @@ class Model:
         return self.architecture.forward(self.params, self.tokens(tokens), self.config).logits
 
     def loss(self, tokens: Any, targets: Any) -> Any:
-        """Mean surprise at the targets (B, T), −100 where there is none: a 0-d array, in nats per token."""
+        """Mean surprise at the targets (B, T), −100 where there is none: a 0-d array, in nats per token.
+
+        An architecture that trains with an auxiliary loss adds it.
+        """
         return self._loss(tokens, targets)[0]
 
     def gradients(self, tokens: Any, targets: Any) -> dict[str, Any]:
@@ -96,7 +99,7 @@ class Model:
             raise ValueError(f"targets has shape {tuple(targets.shape)}; the loss needs that of tokens, {tuple(tokens.shape)}.")
         output = self.architecture.forward(self.params, tokens, self.config)
         loss, judged = cross_entropy(output.logits, targets)
-        return loss, judged, output.saved
+        return loss if output.auxiliary is None else loss + output.auxiliary, judged, output.saved
 
     def _targets(self, targets: Any) -> Any:
         if isinstance(targets, self.backend.array_type) and not isinstance(targets, np.ndarray):

@@ -13,6 +13,7 @@ class Output(NamedTuple):
     logits: Any  # (B, T, V), or (B, last, V)
     cache: KVCache | None  # the cache with these tokens' keys and values in it; the one given must not be used again
     saved: Any  # what backward reads; None when a cache was given, since decoding never goes back
+    auxiliary: Any = None  # a loss (), weighted, that training adds to the cross-entropy; None: nothing to add
 
 
 class Place(NamedTuple):

@@ -67,11 +67,12 @@ def loss_and_gradients(vector, tokens, targets, layout, model, config, dropout=N
     vector: (P,)    tokens, targets: (B, T) integers; a target of −100 does not count
     layout: the vector's    model: a module with forward and backward    config: its Config
     dropout: a Dropout or None    checkpointing: compute activations again instead of keeping them
-    Returns loss: (), in nats per token, and the gradient: (P,).
+    Returns loss: (), in nats per token, with the model's auxiliary loss if it has one, and the gradient: (P,).
     """
     output = model.forward(unpack(vector, layout), tokens, config, dropout=dropout, checkpointing=checkpointing)
     loss, compared = cross_entropy(output.logits, targets, IGNORED)
     dlogits = cross_entropy_backward(namespace(loss).ones_like(loss), compared)
+    loss = loss if output.auxiliary is None else loss + output.auxiliary
     return loss, pack(model.backward(dlogits, output.saved), layout)
 
 

@@ -100,7 +100,7 @@ def test_the_story_read_at_once_predicts_itself(path, pieces):
     model = checkpoints.load(path, "numpy")
     tokens, cache, token = [], new_cache(model, 1, 200), np.asarray([[BOS]])
     for _ in range(200):
-        logits, cache, _ = llama.forward(model.params, token, model.config, cache)
+        logits, cache, *_ = llama.forward(model.params, token, model.config, cache)
         token = np.argmax(logits[:, -1:], axis=-1)
         tokens.append(int(token[0, 0]))
     logits = model.logits([[BOS, *tokens[:-1]]])[0]

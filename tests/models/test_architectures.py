@@ -115,7 +115,7 @@ def test_every_parameters_largest_gradient_agrees_with_the_complex_step(name, ra
     params = random_parameters(module.parameter_shapes(config), 0)
     rng = np.random.default_rng(1)
     tokens = rng.integers(0, config.vocab_size, (2, 7))
-    logits, _, saved = module.forward(params, tokens, config)
+    logits, _, saved, _ = module.forward(params, tokens, config)
     dlogits = rng.standard_normal(logits.shape)
 
     def logits_of(*values):
@@ -182,11 +182,11 @@ def test_a_ragged_batch_gives_each_row_the_logits_it_has_alone(name, random_para
     valid = left_padded(data.draw, c.B, c.T)
     prompt = data.draw(st.integers(1, c.T), label="prompt")  # read at once; the rest goes token by token
     cache = new_cache(Model(c.module, c.config, c.params), c.B, c.T)
-    logits, cache, _ = c.module.forward(c.params, c.tokens[:, :prompt], c.config, cache, valid=valid[:, :prompt])
+    logits, cache, *_ = c.module.forward(c.params, c.tokens[:, :prompt], c.config, cache, valid=valid[:, :prompt])
     parts = [logits]
     for t in range(prompt, c.T):
         known = None if valid[:, t].all() else valid[:, t : t + 1]  # no row is padded any more: none need say so
-        logits, cache, _ = c.module.forward(c.params, c.tokens[:, t : t + 1], c.config, cache, valid=known)
+        logits, cache, *_ = c.module.forward(c.params, c.tokens[:, t : t + 1], c.config, cache, valid=known)
         parts.append(logits)
     cached = np.concatenate(parts, axis=1)
     together = c.module.forward(c.params, c.tokens, c.config, valid=valid).logits
@@ -239,7 +239,7 @@ def test_training_memorises_one_batch_then_recites_it(name):
     assert trained.loss(tokens, targets) < 0.01 < np.log(config.vocab_size) * 0.9 < model.loss(tokens, targets)
     cache, token, recited = new_cache(trained, 1, tokens.shape[1]), tokens[:, :1], []
     for _ in range(tokens.shape[1]):
-        logits, cache, _ = module.forward(params, token, config, cache)
+        logits, cache, *_ = module.forward(params, token, config, cache)
         token = np.argmax(logits[:, -1:], axis=-1)
         recited.append(int(token[0, 0]))
     assert recited == targets[0].tolist()
