@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from refllm.array_api import Backend, load
-from refllm.checkpoints.hugging_face import floating
+from refllm.checkpoints.names import floating
 from refllm.models import llama
 from refllm.models.model import Model
 

@@ -9,11 +9,12 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from refllm.atomic import replacing
+from refllm.checkpoints import json_file
 
 DTYPES = {
     "BOOL": np.dtype("?"),
@@ -30,6 +31,9 @@ DTYPES = {
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
 }
+
+
+MOST = 1 << 60  # bytes or numbers; a header that speaks of more is damaged
 
 
 class Tensor(NamedTuple):
@@ -59,18 +63,22 @@ def read(path: str | Path) -> dict[str, Tensor]:
             raise ValueError(
                 f"{path} is truncated or not a safetensors file: {size} bytes, of which its header needs {8 + length}."
             )
+        if length > json_file.LARGEST:
+            raise ValueError(f"{path} is not a safetensors file: a header has at most {json_file.LARGEST} bytes, not {length}.")
         try:
-            header = json.loads(file.read(length))
+            header = json_file.parse(file.read(length))
             header.pop("__metadata__", None)
             spans = {name: _span(**entry) for name, entry in header.items()}
+            end = _in_a_row(spans)
         except (ValueError, AttributeError, TypeError) as error:
             raise ValueError(f"{path} is not a safetensors file: its header does not describe tensors ({error}).") from error
     start = 8 + length
-    whole = start + max((end for _, _, _, end in spans.values()), default=0)
-    if size != whole:
-        state = "truncated" if size < whole else "damaged"
-        raise ValueError(f"{path} is {state}: it has {size} bytes, and its header describes {whole}. Fetch or write it again.")
-    mapped = np.memmap(path, dtype=np.uint8, mode="r")
+    if size != start + end:
+        state = "truncated" if size < start + end else "damaged"
+        raise ValueError(
+            f"{path} is {state}: it has {size} bytes, and its header describes {start + end}. Fetch or write it again."
+        )
+    mapped = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
     return {
         name: Tensor(dtype, shape, _reader(f"{name} in {path}", mapped[start + begin : start + end], dtype, shape))
         for name, (dtype, shape, begin, end) in spans.items()
@@ -80,7 +88,9 @@ def read(path: str | Path) -> dict[str, Tensor]:
 def _span(dtype: str, shape: list[int], data_offsets: list[int]) -> tuple[str, tuple[int, ...], int, int]:
     """A header's entry, checked against itself: dtype, shape, and where its bytes begin and end."""
     begin, end = data_offsets
-    if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+    if len(shape) > 64:  # NumPy's most
+        raise ValueError(f"a shape of {len(shape)} axes")
+    if not all(type(n) is int and 0 <= n < MOST for n in (*shape, begin, end)) or math.prod(filter(None, shape)) >= MOST:
         raise ValueError(f"shape {shape} at bytes {data_offsets}")
     needed = math.prod(shape) * DTYPES[dtype].itemsize if dtype in DTYPES else end - begin
     if begin > end or end - begin != needed:
@@ -88,35 +98,63 @@ def _span(dtype: str, shape: list[int], data_offsets: list[int]) -> tuple[str, t
     return dtype, tuple(shape), begin, end
 
 
+def _in_a_row(spans: Mapping[str, tuple[str, tuple[int, ...], int, int]]) -> int:
+    """Where the last tensor ends. Raises ValueError where tensors overlap or leave a gap, in which something could hide."""
+    place, before = 0, "the header"
+    for name, (_, _, begin, end) in sorted(spans.items(), key=lambda item: item[1][2:]):
+        if begin != place:
+            raise ValueError(f"{name} begins at byte {begin}, but {before} ends at {place}")
+        place, before = end, name
+    return place
+
+
 def _reader(what: str, data: np.ndarray, dtype: str, shape: tuple[int, ...]) -> Callable[[], np.ndarray]:
     def values() -> np.ndarray:
         if dtype not in DTYPES:
             raise ValueError(f"{what} is stored in {dtype}; {', '.join(DTYPES)} can be read.")
-        numbers = np.asarray(data).view(DTYPES[dtype]).reshape(shape)
+        numbers = data.view(DTYPES[dtype]).reshape(shape)
         return from_bfloat16(numbers) if dtype == "BF16" else numbers
 
     return values
 
 
-def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def write(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+    told: Callable[[int], None] = lambda n: None,
+) -> None:
     """Write tensors to a file, whole or not at all, holding one of them in memory at a time.
 
-    metadata: words about the file; transformers asks for {"format": "pt"}
+    metadata: words about the file; transformers asks for {"format": "pt"}    told: hears how many bytes each tensor had
     Raises OSError where the disk refuses; the old file is then unchanged.
     """
+    with replacing(path) as file:
+        write_to(file, tensors, metadata, told)
+
+
+def write_to(
+    file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None, told: Callable[[int], None]
+) -> None:
+    """Write tensors to an open file, as `write` does."""
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name, tensor in tensors.items():
-        begin, end = end, end + math.prod(tensor.shape) * DTYPES[tensor.dtype].itemsize
+        begin, end = end, end + size_of(tensor)
         header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [begin, end]}
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)  # the tensors then lie aligned
-    with replacing(path) as file:
-        file.write(len(head).to_bytes(8, "little") + head)
-        for tensor in tensors.values():
-            values = tensor.values()
-            numbers = to_bfloat16(values) if tensor.dtype == "BF16" else values
-            file.write(np.ascontiguousarray(numbers, dtype=DTYPES[tensor.dtype]).data.cast("B") if numbers.size else b"")
+    file.write(len(head).to_bytes(8, "little") + head)
+    for tensor in tensors.values():
+        values = tensor.values()
+        numbers = to_bfloat16(values) if tensor.dtype == "BF16" else values
+        file.write(np.ascontiguousarray(numbers, dtype=DTYPES[tensor.dtype]).data.cast("B") if numbers.size else b"")
+        told(size_of(tensor))
+
+
+def size_of(tensor: Tensor) -> int:
+    """How many bytes a tensor takes in a file."""
+    return math.prod(tensor.shape) * DTYPES[tensor.dtype].itemsize
 
 
 def from_bfloat16(bits: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import refllm
 from refllm import checkpoints
 from refllm.array_api import load
 from refllm.checkpoints import tensor_file
-from refllm.checkpoints.hugging_face import by_our_names, by_their_names
+from refllm.checkpoints.names import by_our_names, by_their_names
 from refllm.checkpoints.tensor_file import Tensor
 from refllm.models import gpt2, llama
 from refllm.models.model import Model
@@ -144,14 +144,14 @@ def test_a_parameter_that_a_checkpoint_holds_in_parts_is_stacked_and_cut_again(b
         assert stored[name].shape == (3, 2)
         np.testing.assert_array_equal(stored[name].values(), part.T)
         np.testing.assert_array_equal(model.export(model.params)[name], part.T)
-    back = by_our_names(stored, experts, model.config)
+    back = by_our_names(stored, experts, model.config, "x")
     np.testing.assert_array_equal(back["experts"].values(), values["experts"])
     assert back["experts"].shape == (2, 2, 3)
     with pytest.raises(ValueError, match=r"lacks model.experts.1.weight, which Config\(n_experts=2\) needs"):
-        by_our_names({name: t for name, t in stored.items() if name != experts.NAMES[1]}, experts, model.config)
+        by_our_names({name: t for name, t in stored.items() if name != experts.NAMES[1]}, experts, model.config, "x")
     wrong = stored | {experts.NAMES[1]: tensor_file.of_array(np.zeros((3, 1), np.float32))}
     with pytest.raises(ValueError, match=r"the 2 tensors that make up experts differ: F32 \(1, 3\), F32 \(2, 3\)."):
-        by_our_names(wrong, experts, model.config)
+        by_our_names(wrong, experts, model.config, "x")
 
 
 def test_a_tokenizer_travels_with_its_model(tmp_path):
@@ -268,7 +268,7 @@ def test_a_folder_without_its_files_is_refused_with_a_sentence(tmp_path):
         checkpoints.load(tmp_path)
     for text, sentence in (
         ("{", "config.json is not JSON"),
-        ("[]", "config.json holds a list; a configuration is a JSON object"),
+        ("[]", "config.json holds a list; it must be a JSON object"),
     ):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(ValueError, match=sentence):
