@@ -115,7 +115,7 @@ def unmade_tokens(ids: Mapping[bytes, int], byte_ids: np.ndarray, merges: MergeT
     data, starts = joined(tokens)
     symbols, begins = merge_words(byte_ids.take(data), starts, merges)
     counts = np.diff(begins, append=symbols.size)
-    made = (counts == 1) & (symbols[begins] == np.fromiter(ids.values(), np.int32, len(ids)))
+    made = symbols[begins] == np.fromiter(ids.values(), np.int32, len(ids))  # its first symbol is all of it
     return {tokens[i]: tuple(symbols[begins[i] : begins[i] + counts[i]].tolist()) for i in np.flatnonzero(~made).tolist()}
 
 

@@ -116,3 +116,8 @@ def test_a_word_is_its_token_only_where_the_merges_make_it(trained):
     model = ByteLevelBPE.from_merges(vocabulary, [(97, 98), (98, 99), (97, 257)])
     assert model.encode("abc") == model.encode_array("abc", load("numpy").xp).tolist() == [256, 99]
     assert trained.model._whole.keys() == set(trained.model.vocabulary.values())
+
+
+def test_an_empty_token_is_no_word():
+    model = ByteLevelBPE.from_merges(BYTES | {256: b"", 257: b"ab"}, [(97, 98)], whole_words=True)
+    assert model.encode("abc") == model.encode_array("abc", load("numpy").xp).tolist() == [257, 99]
