@@ -14,6 +14,7 @@ from refllm.checkpoints.names import (
     DTYPE_NAMES,
     architecture_of,
     by_our_names,
+    by_present_names,
     by_their_names,
     common_dtype,
     dtype_name,
@@ -35,8 +36,10 @@ def read_model(folder: str | Path, backend: str | Backend | None = None, dtype: 
     folder, computing = Path(folder), load(backend)
     fields = read_config(folder)
     module = architecture_of(fields, str(folder / CONFIG))
-    stored = shards.read(folder)
+    stored = by_present_names(shards.read(folder), module)
     config = read_configuration(fields, module, len(stored), str(folder / CONFIG))
+    if hasattr(module, "fitted"):  # an architecture with parts that config.json does not tell of
+        config = module.fitted(config, stored)
     tensors = by_our_names(stored, module, config, WEIGHTS)
     wanted = floating(dtype or common_dtype(tensors, computing.xp), computing.xp)
     return Model(module, config, LazyParameters(tensors, computing, wanted), read_tokenizer(folder))

@@ -67,6 +67,17 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint) if isinstance(hint, type) else True
 
 
+def by_present_names(tensors: Mapping[str, Tensor], module: ModuleType) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, those of the names that old ones gave them under the present names (module.OLD_NAMES)."""
+
+    def present(name: str) -> str:
+        for old, new in getattr(module, "OLD_NAMES", ()):
+            name = re.sub(old, new, name)
+        return name
+
+    return {present(name): tensor for name, tensor in tensors.items()}
+
+
 def by_our_names(tensors: Mapping[str, Tensor], module: ModuleType, config: Any, where: str) -> dict[str, Tensor]:
     """The tensors under our names and as (in, out), checked to be exactly those that the configuration needs.
 
@@ -76,9 +87,14 @@ def by_our_names(tensors: Mapping[str, Tensor], module: ModuleType, config: Any,
     shapes, prefix = module.parameter_shapes(config), module.BASE_PREFIX
     prefixed = any(name.startswith(prefix) for name in tensors)
     found, missing, known = {}, [], set()
+
+    def stored_name(name: str) -> str:
+        bare = name.removeprefix(prefix)
+        return next((n for n in (name, bare, prefix + name) if n in tensors), name if prefixed else bare)
+
     for ours, (theirs, transposed) in module.hugging_face_names(config).items():
         whole = isinstance(theirs, str)
-        stored = [name if prefixed else name.removeprefix(prefix) for name in ((theirs,) if whole else theirs)]
+        stored = [stored_name(name) for name in ((theirs,) if whole else theirs)]
         known.update(stored)
         if lacking := [name for name in stored if name not in tensors]:
             missing += lacking
