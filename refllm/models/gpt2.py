@@ -21,6 +21,8 @@ from refllm.models.parameters import Shapes, check_sizes, initial_values, under,
 from refllm.models.regularise import drop, drop_backward
 from refllm.models.sequence import Output, advance, last_positions, last_positions_backward, place
 
+AUTOREGRESSIVE = True  # whether a position's logits are of the token after it, and see none after it
+
 
 @dataclass(frozen=True)
 class Config:

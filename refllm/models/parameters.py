@@ -45,11 +45,11 @@ def initial_values(shapes: Shapes, seed: int, gains: tuple[str, ...], residual: 
     return values
 
 
-def check_sizes(config: Any) -> None:
-    """Raise ValueError unless every whole number in a configuration is at least 1."""
+def check_sizes(config: Any, but: tuple[str, ...] = ()) -> None:
+    """Raise ValueError unless every whole number in a configuration, but those fields, is at least 1."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if type(value) is int and value < 1:
+        if type(value) is int and value < 1 and field.name not in but:
             raise ValueError(f"{field.name}={value} cannot be; it must be at least 1.")
 
 
