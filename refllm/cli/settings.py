@@ -21,6 +21,11 @@ MODEL = {
     "norm_eps": "Added to the mean square, or variance, before its root is taken.",
     "tied": "true: the head is the embedding, transposed (llama).",
     "window": "Positions that a query sees, its own included; all before it if not given (llama).",
+    "full_layers": "Layers that see everything in spite of the window, such as 0,2 (llama).",
+    "qkv_bias": "true: queries, keys and values have biases, as in Qwen 2 (llama).",
+    "o_bias": "true: the heads' answers have a bias (llama).",
+    "ffn_bias": "true: the feed-forward part has biases (llama).",
+    "qk_norm": "true: every head's queries and keys are normalised, as in Qwen 3 (llama).",
     "activation": "gelu_tanh or gelu_erf (gpt2).",
 }
 DATA = {
