@@ -1,12 +1,16 @@
 """llama2.c's checkpoints: a real trained model, held to a plain transcription of its reference program and to its known text."""
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from refllm import checkpoints
-from refllm.checkpoints.llama2c import halves_from_pairs
+from refllm.checkpoints import llama2c
+from refllm.checkpoints.llama2c import MAGIC, halves_from_pairs, pairs_from_halves
 from refllm.decoding import Sampler, generate, new_cache
 from refllm.models import llama
 from refllm.models.model import Model
@@ -24,6 +28,11 @@ Lily didn't want to help her mom, so she"""
 @pytest.fixture(scope="module")
 def path(data):
     return data / "stories260K.bin"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("llama2c")
 
 
 @pytest.fixture(scope="module")
@@ -142,12 +151,181 @@ def test_pairs_become_halves_head_by_head():
     assert halves_from_pairs(rows, 2)[:, 0].tolist() == [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]
 
 
+def test_halves_become_the_pairs_they_came_from():
+    rows = np.arange(24).reshape(12, 2)
+    assert pairs_from_halves(rows[[0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]], 2).tolist() == rows.tolist()
+    np.testing.assert_array_equal(halves_from_pairs(pairs_from_halves(rows, 3), 3), rows)
+
+
+def weights_of(config, rng):
+    """Random weights by the names of llama2.c, (L, out, in), each (out, in)."""
+    c, K = config, config.d_head
+    shapes = {"tok": (c.vocab_size, c.d_model), "att_norm": (c.n_layers, c.d_model), "wq": (c.n_layers, c.n_heads * K, c.d_model)}
+    shapes |= {"wk": (c.n_layers, c.n_kv_heads * K, c.d_model), "wv": (c.n_layers, c.n_kv_heads * K, c.d_model)}
+    shapes |= {"wo": (c.n_layers, c.d_model, c.n_heads * K), "ffn_norm": (c.n_layers, c.d_model)}
+    shapes |= {
+        "w1": (c.n_layers, c.d_ff, c.d_model),
+        "w2": (c.n_layers, c.d_model, c.d_ff),
+        "w3": (c.n_layers, c.d_ff, c.d_model),
+    }
+    shapes |= {"norm": (c.d_model,), "freqs": (2, c.max_positions, K // 2)} | (
+        {} if c.tied else {"out": (c.vocab_size, c.d_model)}
+    )
+    return {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+
+
+def sizes_of(config, version):
+    c = config
+    vocab_size = c.vocab_size if c.tied or version else -c.vocab_size
+    return struct.pack("<7i", c.d_model, c.d_ff, c.n_layers, c.n_heads, c.n_kv_heads, vocab_size, c.max_positions)
+
+
+def write_version_0(path, config, w):
+    path.write_bytes(sizes_of(config, 0) + b"".join(a.tobytes() for a in w.values()))
+
+
+MATRICES = ("tok", "wq", "wk", "wv", "wo", "w1", "w2", "w3", "out")
+
+
+def write_version_1(path, config, w):
+    head = struct.pack("<Ii", MAGIC, 1) + sizes_of(config, 1) + bytes([config.tied])
+    ordered = [w[name] for name in ("att_norm", "ffn_norm", "norm", *MATRICES) if name in w]
+    path.write_bytes(head.ljust(256, b"\0") + b"".join(a.tobytes() for a in ordered))
+
+
+def write_version_2(path, config, w, group):
+    """The matrices as int8 and scales; returns the weights that the file then holds."""
+    head = struct.pack("<Ii", MAGIC, 2) + sizes_of(config, 2) + bytes([config.tied]) + struct.pack("<i", group)
+    parts, held = [w[name].tobytes() for name in ("att_norm", "ffn_norm", "norm")], dict(w)
+    for name in MATRICES:
+        if name not in w:
+            continue
+        stacked = w[name] if w[name].ndim == 3 else w[name][None]
+        rows = stacked.reshape(len(stacked), -1, group)
+        scales = np.max(np.abs(rows), axis=-1) / np.float32(127)
+        numbers = np.round(rows / scales[..., None]).astype(np.int8)
+        parts += [part.tobytes() for layer in zip(numbers, scales, strict=True) for part in layer]
+        held[name] = (numbers * scales[..., None]).reshape(w[name].shape)
+    path.write_bytes(head.ljust(256, b"\0") + b"".join(parts))
+    return held
+
+
+def assert_same_parameters(path, other, expected=None):
+    model, like = checkpoints.load(path, "numpy"), checkpoints.load(other, "numpy")
+    assert model.config == like.config == (expected or like.config)
+    for name, p in like.params.items():
+        np.testing.assert_array_equal(model.params[name], p, err_msg=name)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_three_versions_of_one_model_are_read_alike(folder, tied, seed):
+    config = replace(SMALL, d_ff=6, tied=tied)
+    w = weights_of(config, np.random.default_rng(seed))
+    write_version_0(folder / "0.bin", config, w)
+    write_version_1(folder / "1.bin", config, w)
+    assert_same_parameters(folder / "1.bin", folder / "0.bin", config)
+    for group in (2, 8):
+        write_version_0(folder / "0.bin", config, write_version_2(folder / "2.bin", config, w, group))
+        assert_same_parameters(folder / "2.bin", folder / "0.bin", config)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_model_is_written_as_it_was_read(folder, data, tied):
+    config = replace(SMALL, tied=tied)
+    w = weights_of(config, np.random.default_rng(0))
+    angles = np.outer(np.arange(6), [1, 0.01])
+    w["freqs"] = np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
+    write_version_0(folder / "0.bin", config, w)
+    llama2c.write_model(folder / "again.bin", checkpoints.load(folder / "0.bin", "numpy"))
+    assert (folder / "again.bin").read_bytes() == (folder / "0.bin").read_bytes()
+
+
+def test_the_story_model_is_written_as_it_was_read_up_to_the_rounding_of_angles(path, folder, backend):
+    llama2c.write_model(folder / "again.bin", checkpoints.load(path, backend))
+    before, after = (np.frombuffer(file.read_bytes(), "<f4") for file in (path, folder / "again.bin"))
+    same = before.view(np.uint32) == after.view(np.uint32)
+    assert np.all(same[: -2 * 512 * 4])
+    assert np.all(np.abs(after - before)[-2 * 512 * 4 :] <= 512 * np.finfo(np.float32).eps)  # theirs are of float32 angles
+
+
+@pytest.mark.parametrize(
+    "change", [{"rope_theta": 500_000.0}, {"norm_eps": 1e-6}, {"qkv_bias": True}, {"d_head": 6}, {"window": 2}]
+)
+def test_a_model_that_llama2c_does_not_compute_is_refused_with_a_sentence(folder, change):
+    with pytest.raises(ValueError, match=r"llama2.c has no model like Config\(.*: it computes a Llama with rope_theta=10000.0"):
+        llama2c.write_model(folder / "no.bin", Model.initialise("llama", replace(SMALL, **change), 0, "numpy"))
+    assert not (folder / "no.bin").exists()
+
+
+def test_scales_at_the_end_of_the_file_are_refused_with_a_sentence(folder):
+    config = replace(SMALL, vocab_size=300, d_ff=6, tied=True)
+    write_version_2(folder / "2.bin", config, weights_of(config, np.random.default_rng(0)), 2)
+    raw = bytearray((folder / "2.bin").read_bytes())
+    raw[256 + 160 + 2400 : 256 + 160 + 4800] = raw[256 + 160 : 256 + 160 + 2400]  # more of the numbers instead
+    (folder / "2.bin").write_bytes(raw)
+    with pytest.raises(ValueError, match=r"2.bin has no scales where they should lie: an early export.py of llama2.c"):
+        checkpoints.load(folder / "2.bin")
+
+
+def test_the_tokenizer_beside_a_checkpoint_is_read_if_it_is_the_models_own(path, data, folder):
+    (folder / "stories.bin").write_bytes(path.read_bytes())
+    (folder / "tokenizer.bin").write_bytes((data / "tok512.bin").read_bytes())
+    assert checkpoints.load(folder / "stories.bin").tokenizer.encode("Once upon a time") == [403, 407, 261, 378]
+    write_version_0(folder / "other.bin", SMALL, weights_of(SMALL, np.random.default_rng(0)))
+    with pytest.warns(UserWarning, match=r"without its tokenizer: .*tokenizer.bin has 512 tokens, the model 3."):
+        assert checkpoints.load(folder / "other.bin").tokenizer is None
+    (folder / "tokenizer.bin").unlink()
+
+
+@given(drawn=st.data())
+def test_a_damaged_header_is_refused_with_a_sentence_or_is_that_of_another_model(folder, drawn):
+    version = drawn.draw(st.sampled_from([0, 1, 2]))
+    w = weights_of(replace(SMALL, d_ff=6, tied=True), np.random.default_rng(0))
+    write = (write_version_0, write_version_1, lambda *what: write_version_2(*what, 2))[version]
+    write(folder / "x.bin", replace(SMALL, d_ff=6, tied=True), w)
+    raw = bytearray((folder / "x.bin").read_bytes())
+    place = drawn.draw(st.integers(0, 27 if version == 0 else 41))
+    raw[place : place + 4] = struct.pack("<i", drawn.draw(st.one_of(st.integers(-9, 99), st.integers(-(2**31), 2**31 - 1))))
+    (folder / "x.bin").write_bytes(raw[: drawn.draw(st.one_of(st.just(len(raw)), st.integers(0, len(raw))))])
+    refused = None
+    try:
+        assert {p.dtype for p in checkpoints.load(folder / "x.bin", "numpy").params.values()} == {np.dtype("float32")}
+    except ValueError as error:
+        refused = str(error)
+    assert refused is None or "x.bin" in refused
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "m.bin is not a llama2.c checkpoint of version 0; export the model with `--version 0`"),
-        (struct.pack("<7i", 0x616B3432, 1, 64, 172, 5, 8, 4), "m.bin is not a llama2.c checkpoint of version 0"),
-        (struct.pack("<7i", 8, 5, -2, 2, 1, 3, 6), "m.bin is not a llama2.c checkpoint of version 0"),
+        (b"", r"m.bin is not a llama2.c checkpoint: its first numbers, \(0, 0, 0, 0, 0, 0, 0\), are no sizes of a model."),
+        (
+            struct.pack("<7i", 8, 5, -2, 2, 1, 3, 6),
+            r"m.bin is not a llama2.c checkpoint: its first numbers, \(8, 5, -2, 2, 1, 3, 6\)",
+        ),
+        (
+            struct.pack("<7i", 8, 5, 2, 3, 1, 3, 6),
+            r"m.bin is not a llama2.c checkpoint: its first numbers, \(8, 5, 2, 3, 1, 3, 6\)",
+        ),
+        (
+            struct.pack("<7i", 8, 5, 2, 4, 3, 3, 6),
+            "m.bin is not a llama2.c checkpoint: n_heads=4 query heads cannot share n_kv_heads=3",
+        ),
+        (struct.pack("<Ii", MAGIC, 3), "m.bin is a llama2.c checkpoint of version 3; versions 0, 1 and 2 can be read."),
+        (struct.pack("<Ii7i", MAGIC, 1, 8, 5, 2, 2, 1, 3, 6), r"m.bin has 36 bytes, but its sizes Config\(.*\) need \d+"),
+        (
+            struct.pack("<Ii7i?i", MAGIC, 2, 8, 5, 2, 2, 1, 3, 6, True, 7),
+            r"m.bin has groups of 7 numbers, into which embedding of shape",
+        ),
+        (
+            struct.pack("<Ii7i?i", MAGIC, 2, 8, 5, 2, 2, 1, 3, 6, True, 0),
+            "m.bin has groups of 0 numbers, into which embedding of shape",
+        ),
+        (
+            struct.pack("<7i", *[2**30] * 3, 2**10, 2**10, 2**30, 2**30),
+            r"m.bin has 28 bytes, but its sizes Config\(.*\) need \d+",
+        ),
         (struct.pack("<7i", 8, 5, 2, 2, 1, 3, 6) + bytes(100), r"m.bin has 128 bytes, but its sizes Config\(.*\) need \d+"),
         (struct.pack("<7i", 8, 5, 2, 2, 1, 3, 6) + bytes(101), r"m.bin has 129 bytes, but its sizes Config\(.*\) need \d+"),
     ],
