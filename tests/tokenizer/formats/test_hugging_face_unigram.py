@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -160,6 +161,9 @@ def test_what_the_file_cannot_hold_is_refused(path, options, message):
     assert str(error.value).endswith(message)
 
 
+PLAIN = re.compile("[!-_a-~]+( [!-_a-~]+)*")  # where characters vanish or run together, the spans of tokenizers count otherwise
+
+
 @pytest.mark.oracle
 @pytest.mark.parametrize("at_whitespace", [False, True])
 @pytest.mark.parametrize("rule", ["nmt_nfkc", "nmt_nfkc_cf", "identity"])
@@ -192,7 +196,7 @@ def test_any_text_has_the_ids_of_tokenizers(path, spm_trained, hard_text, rule, 
         found = theirs.encode(text)
         ids, spans = ours.encode_with_offsets(text)
         assert ours.encode(text) == ids == found.ids == again.encode(text).ids
-        if text.isascii() and processor.unk_id() not in ids:
+        if PLAIN.fullmatch(text) and processor.unk_id() not in ids:
             assert spans == found.offsets
             assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=False)
 
