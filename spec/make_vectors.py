@@ -14,6 +14,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -101,6 +102,20 @@ def swiglu() -> Iterator[Case]:
         yield case("swiglu", f, inputs, ("x", "gate", "up", "down"))
 
 
+def geglu() -> Iterator[Case]:
+    def f(x, gate, up, down):
+        return (F.gelu(x @ gate, approximate="tanh") * (x @ up)) @ down
+
+    for lead, d, hidden in (((2, 3), 4, 6), ((1,), 1, 1)):
+        inputs = {"x": draw(*lead, d), "gate": draw(d, hidden), "up": draw(d, hidden), "down": draw(hidden, d)}
+        yield case("geglu", f, inputs, ("x", "gate", "up", "down"))
+
+
+def softcap() -> Iterator[Case]:
+    for x, cap in ((draw(2, 9), 2.0), (draw(3) * 16, 30.0), (torch.tensor([-64.0, -0.0625, 0.0, 0.0625, 64.0]), 0.5)):
+        yield case("softcap", lambda x, cap: torch.tanh(x / cap) * cap, {"x": x, "cap": cap}, ("x",))
+
+
 def mlp() -> Iterator[Case]:
     def f(x, up, up_bias, down, down_bias, activation):
         approximate = {"gelu_tanh": "tanh", "gelu_erf": "none"}[activation]
@@ -144,23 +159,45 @@ def attention() -> Iterator[Case]:
     for B, H, G, T, S, K in ((2, 4, 2, 3, 3, 4), (1, 2, 1, 1, 5, 2), (1, 1, 1, 4, 6, 3)):
         for mask, seen in masks(B, T, S):
             given = {"q": draw(B, H, T, K), "k": draw(B, G, S, K), "v": draw(B, G, S, K), "mask": mask, "scale": K**-0.5}
-            yield case("attention", scaled_dot_product(seen), given, ("q", "k", "v"))
+            yield case("attention", scaled_dot_product(seen), given | {"softcap": None}, ("q", "k", "v"))
+    for mask, seen in masks(2, 2, 3):
+        given = {"q": draw(2, 2, 2, 3), "k": draw(2, 1, 3, 3), "v": draw(2, 1, 3, 3), "mask": mask, "scale": 0.5}
+        yield case("attention", capped_attention(seen), given | {"softcap": 1.5}, ("q", "k", "v"))
 
 
 def blockwise_attention() -> Iterator[Case]:
     for B, H, G, T, S, K, block in ((2, 2, 1, 3, 5, 2, 2), (1, 2, 2, 4, 4, 3, 3)):
         for mask, seen in masks(B, T, S):
             given = {"q": draw(B, H, T, K), "k": draw(B, G, S, K), "v": draw(B, G, S, K), "mask": mask, "scale": 0.5}
-            yield case("blockwise_attention", scaled_dot_product(seen), given | {"block": block}, ("q", "k", "v"))
+            yield case(
+                "blockwise_attention", scaled_dot_product(seen), given | {"block": block, "softcap": None}, ("q", "k", "v")
+            )
+    for mask, seen in masks(2, 2, 3):
+        given = {"q": draw(2, 2, 2, 3), "k": draw(2, 1, 3, 3), "v": draw(2, 1, 3, 3), "mask": mask, "scale": 0.5}
+        yield case("blockwise_attention", capped_attention(seen), given | {"block": 2, "softcap": 1.5}, ("q", "k", "v"))
 
 
 def scaled_dot_product(seen: torch.Tensor) -> Callable[..., torch.Tensor]:
     """PyTorch's attention; where a query sees nothing it gives NaN, and the specification zero."""
 
-    def f(q, k, v, mask, scale, block=None):
+    def f(q, k, v, mask, scale, softcap, block=None):
         blind = ~seen.any(-1, keepdim=True)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen | blind, scale=scale, enable_gqa=True)
         return torch.where(blind, 0.0, y)
+
+    return f
+
+
+def capped_attention(seen: torch.Tensor) -> Callable[..., torch.Tensor]:
+    """The attention of transformers' Gemma 2; where a query sees nothing it gives the mean, and the specification zero."""
+
+    def f(q, k, v, mask, scale, softcap, block=None):
+        from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward
+
+        layer = SimpleNamespace(num_key_value_groups=q.shape[1] // k.shape[1], training=False)
+        unseen = torch.where(seen, 0.0, torch.finfo(torch.float64).min)
+        y, _ = eager_attention_forward(layer, q, k, v, unseen, scaling=scale, softcap=softcap)
+        return torch.where(seen.any(-1, keepdim=True), y.transpose(1, 2), 0.0)
 
     return f
 
@@ -560,6 +597,8 @@ PAGES: dict[str, Callable[[], Iterator[Case]]] = {
     "layers/softmax": softmax,
     "layers/gelu": gelu,
     "layers/swiglu": swiglu,
+    "layers/geglu": geglu,
+    "layers/softcap": softcap,
     "layers/mlp": mlp,
     "layers/rope": rope,
     "layers/attention": attention,

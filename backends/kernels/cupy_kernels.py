@@ -438,31 +438,35 @@ class Attended(NamedTuple):
     k: Any  # (B, G, S, K), likewise
     v: Any  # (B, G, S, K), likewise
     p: Any  # (B, G, R·T, S), likewise
+    t: Any  # (B, G, R·T, S), likewise: tanh(scores / softcap), or None where nothing is capped
     scale: float
     shape: tuple[int, ...]  # of the q that was given
     dtype: Any  # of the q that was given
 
 
-def attention(q, k, v, mask, scale):
+def attention(q, k, v, mask, scale, softcap=None):
     if not served(q, k, v):
-        return reference("attention", q, k, v, mask, scale)
+        return reference("attention", q, k, v, mask, scale, softcap)
     (B, H, T, K), (_, G, S, _), A = q.shape, k.shape, wide(q.dtype)
     shape, dtype = q.shape, q.dtype
     q, k, v = q.astype(A, copy=False).reshape(B, G, H // G * T, K), k.astype(A, copy=False), v.astype(A, copy=False)
-    p = ordered((q * scale) @ k.swapaxes(-1, -2))
+    p = (q * scale) @ k.swapaxes(-1, -2)
+    t = None if softcap is None else cupy.tanh(p / softcap)
+    p = ordered(p if t is None else t * softcap)
     padded = mask.valid is not None
     valid = ordered(mask.valid) if padded else p
     rules = (np.int32(padded), np.int64(mask.start), np.int32(mask.causal), np.int64(-1 if mask.window is None else mask.window))
     launch("masked_softmax", A.name, (B * H * T,), (p, valid, *rules, np.int64(H * T), np.int64(T), np.int64(S)))
-    return (p @ v).reshape(shape).astype(dtype, copy=False), Attended(q, k, v, p, scale, shape, dtype)
+    return (p @ v).reshape(shape).astype(dtype, copy=False), Attended(q, k, v, p, t, scale, shape, dtype)
 
 
 def attention_backward(dy, saved):
     if not isinstance(saved, Attended):
         return reference("attention_backward", dy, saved)
-    q, k, v, p, scale, shape, dtype = saved
+    q, k, v, p, t, scale, shape, dtype = saved
     dy = dy.astype(p.dtype, copy=False).reshape(q.shape)
     ds = scaled_softmax_backward(dy @ v.swapaxes(-1, -2), p, scale)
+    ds = ds if t is None else ds * (1 - t * t)
     dq, dk, dv = ds @ k, ds.swapaxes(-1, -2) @ q, p.swapaxes(-1, -2) @ dy
     return dq.reshape(shape).astype(dtype, copy=False), dk.astype(dtype, copy=False), dv.astype(dtype, copy=False)
 

@@ -94,9 +94,9 @@ def seen_keys(mask: Any, T: int, S: int) -> tuple[Any, Any]:
     return seen | blind, blind
 
 
-def attention(q, k, v, mask, scale):
-    if not served(q, k, v):
-        return reference("attention", q, k, v, mask, scale)
+def attention(q, k, v, mask, scale, softcap=None):
+    if softcap is not None or not served(q, k, v):  # MLX's own has no cap
+        return reference("attention", q, k, v, mask, scale, softcap)
     seen, blind = seen_keys(mask, q.shape[2], k.shape[2])
 
     def attend(q, k, v):

@@ -1,4 +1,4 @@
-"""GELU, SiLU and the two feed-forward layers for NumPy: block by block, in place.
+"""GELU, SiLU and the feed-forward layers for NumPy: block by block, in place.
 
 What is saved is what the forward pass has anyway: the input u and the factor Φ of y = u·Φ, or p = silu(a), σ(a) and b of
 y = p·b. So forward does nothing for backward's sake, and the product y, wide as it is, is not kept but formed again.
@@ -253,6 +253,53 @@ def swiglu_backward(dy, saved):
     return dx.reshape(shape), x.T @ da, x.T @ db, ddown
 
 
+class Geglu(NamedTuple):
+    x: Any  # (N, D)
+    u: Any  # (N, F): x Gate
+    factor: Any  # (N, F): Φ(u), of the tanh approximation
+    b: Any  # (N, F): x Up
+    gate: Any
+    up: Any
+    down: Any
+    shape: tuple[int, ...]
+
+
+def geglu(x, gate, up, down):
+    if not served(x, gate, up, down):
+        return reference("geglu", x, gate, up, down)
+    rows = flat(x)
+    u, b = rows @ gate, rows @ up
+    N, F = u.shape
+    factor, h = np.empty_like(u), np.empty_like(u)
+    for block in blocks(N, F):
+        cumulative_tanh(u[block], factor[block], h[block])
+        np.multiply(u[block], factor[block], out=h[block])
+        h[block] *= b[block]
+    return (h @ down).reshape(x.shape), Geglu(rows, u, factor, b, gate, up, down, x.shape)
+
+
+def geglu_backward(dy, saved):
+    if not isinstance(saved, Geglu):
+        return reference("geglu_backward", dy, saved)
+    x, u, factor, b, gate, up, down, shape = saved
+    N, F = u.shape
+    rows = flat(dy)
+    db = rows @ down.T  # dh, and then in place db
+    h, da = np.empty_like(u), np.empty_like(u)
+    for block in blocks(N, F):
+        ub, fb, bb, hb, dab, dbb = u[block], factor[block], b[block], h[block], da[block], db[block]
+        np.multiply(ub, fb, out=hb)  # gelu(u), and then in place h
+        slope_tanh(ub, fb, hb, dab)
+        dab *= bb
+        dab *= dbb
+        dbb *= hb
+        hb *= bb
+    ddown = h.T @ rows
+    dx = da @ gate.T
+    dx += db @ up.T
+    return dx.reshape(shape), x.T @ da, x.T @ db, ddown
+
+
 _KINDS = {name: gelu(name) for name in GELUS}
 KERNELS = {
     **{name: forward for name, (forward, _) in _KINDS.items()},
@@ -263,4 +310,6 @@ KERNELS = {
     "silu_backward": silu_backward,
     "swiglu": swiglu,
     "swiglu_backward": swiglu_backward,
+    "geglu": geglu,
+    "geglu_backward": geglu_backward,
 }

@@ -11,6 +11,8 @@ The shift by the row's maximum m guards exp against overflow and the sum against
 needs none, and has m = 0: the exponentials that matter to it are ordinary numbers. So a block whose scores all lie within ±30
 goes without the row maxima, the slowest of NumPy's reductions. The rule looks at a row's own visible keys only, hence no later
 token changes an earlier result by a single bit.
+
+With a soft cap c the scores are c·tanh(scores / c), and ds has the factor 1 − tanh², formed again from the scores.
 """
 
 from collections.abc import Iterator
@@ -36,6 +38,7 @@ class Attended(NamedTuple):
     kept: dict[int, Any]  # E of every block, where it is small
     mask: Any
     scale: float
+    softcap: float | None
 
 
 class Block(NamedTuple):
@@ -104,9 +107,28 @@ def scaled(q, block: Block, scale):
     return queries.reshape(b, g, R * t, K)
 
 
-def weights(queries, k, block: Block, mask, shifts: dict[int, Any], again: bool):
-    """E = exp(scores − m) of a block: (b, g, R·t, s). Enters m in `shifts` where the scores need it, or reads it there again."""
-    scores = np.matmul(queries, k[block.rows, block.heads, block.keys].swapaxes(-1, -2))
+def score(queries, k, softcap):
+    """The scores of queries (…, n, K), already scaled, and keys (…, s, K): (…, n, s)."""
+    scores = np.matmul(queries, k.swapaxes(-1, -2))
+    if softcap is not None:
+        scores /= softcap
+        np.tanh(scores, out=scores)
+        scores *= softcap
+    return scores
+
+
+def slope(scores, softcap):
+    """By what a change of the products of queries and keys changes capped scores: 1 − tanh²."""
+    t = scores / softcap
+    t *= t
+    return np.subtract(1, t, out=t)
+
+
+def weights(scores, block: Block, mask, shifts: dict[int, Any], again: bool):
+    """E = exp(scores − m) of a block in place of its scores (b, g, R·t, s).
+
+    Enters m in `shifts` where the scores need it, or reads it there again.
+    """
     b, g, _, s = scores.shape
     shifted = block.number in shifts if again else not (scores.max() < TAME and scores.min() > -TAME)
     hide(scores.reshape(b, g, -1, block.queries.stop - block.queries.start, s), block, mask)
@@ -128,24 +150,25 @@ class Alone(NamedTuple):
     v: Any
     mask: Any
     scale: float
+    softcap: float | None
 
 
-def attention(q, k, v, mask, scale):
+def attention(q, k, v, mask, scale, softcap=None):
     if not served(q, k, v):
-        return reference("attention", q, k, v, mask, scale)
+        return reference("attention", q, k, v, mask, scale, softcap)
     if q.shape[2] == 1 and mask.valid is None:
         first, last = reach(mask, 0, 1, k.shape[2])
         if first < last:
-            return one_query(q, k[:, :, first:last], v[:, :, first:last], scale), Alone(q, k, v, mask, scale)
-    return many_queries(q, k, v, mask, scale)
+            return one_query(q, k[:, :, first:last], v[:, :, first:last], scale, softcap), Alone(q, k, v, mask, scale, softcap)
+    return many_queries(q, k, v, mask, scale, softcap)
 
 
-def one_query(q, k, v, scale):
+def one_query(q, k, v, scale, softcap):
     """The result of decoding's step: no blocks, and nothing to hide from the query, which sees all the keys that it is given."""
     B, H, _, K = q.shape
     G, S = k.shape[1], k.shape[2]
     queries = q.reshape(B, G, H // G, K) * scale
-    e = np.matmul(queries, k.swapaxes(-1, -2))
+    e = score(queries, k, softcap)
     e -= e.max(axis=-1, keepdims=True)
     np.exp(e, out=e)
     y = np.matmul(e, v)
@@ -153,7 +176,7 @@ def one_query(q, k, v, scale):
     return y.reshape(q.shape)
 
 
-def many_queries(q, k, v, mask, scale):
+def many_queries(q, k, v, mask, scale, softcap):
     B, H, T, K = q.shape
     G = k.shape[1]
     R = H // G
@@ -164,7 +187,8 @@ def many_queries(q, k, v, mask, scale):
     shifts: dict[int, Any] = {}
     kept: dict[int, Any] = {}
     for block in split(by_group, k, mask):
-        e = weights(scaled(by_group, block, scale), k, block, mask, shifts, again=False)
+        scores = score(scaled(by_group, block, scale), k[block.rows, block.heads, block.keys], softcap)
+        e = weights(scores, block, mask, shifts, again=False)
         if k.shape[2] <= 2 * K:
             kept[block.number] = e
         b, g, _, s = e.shape
@@ -174,7 +198,7 @@ def many_queries(q, k, v, mask, scale):
         here = (block.rows, block.heads, slice(None), block.queries)
         total[here] = sums.reshape(b, g, R, -1)
         np.divide(weighted, total[here][..., None], out=y[here])
-    return y.reshape(B, H, T, K), Attended(by_group, k, v, y, total, shifts, kept, mask, scale)
+    return y.reshape(B, H, T, K), Attended(by_group, k, v, y, total, shifts, kept, mask, scale, softcap)
 
 
 def attention_backward(dy, saved):
@@ -182,7 +206,7 @@ def attention_backward(dy, saved):
         saved = many_queries(*saved)[1]
     if not isinstance(saved, Attended):
         return reference("attention_backward", dy, saved)
-    q, k, v, y, total, shifts, kept, mask, scale = saved
+    q, k, v, y, total, shifts, kept, mask, scale, softcap = saved
     B, G, R, T, K = q.shape
     S = k.shape[2]
     dy = dy.reshape(q.shape)
@@ -192,7 +216,9 @@ def attention_backward(dy, saved):
         here = (block.rows, block.heads, slice(None), block.queries)
         there = (block.rows, block.heads, block.keys)
         queries = scaled(q, block, scale)
-        e = kept[block.number] if kept else weights(queries, k, block, mask, shifts, again=True)
+        scores = None if kept and softcap is None else score(queries, k[there], softcap)
+        factor = None if softcap is None else slope(scores, softcap)
+        e = kept[block.number] if kept else weights(scores, block, mask, shifts, again=True)
         b, g, Rt, _ = e.shape
         by = dy[here] / total[here][..., None]
         level = np.matmul(by * y[here], ones(K, by.dtype)).reshape(b, g, Rt, 1)  # Σ_K g·y
@@ -200,6 +226,8 @@ def attention_backward(dy, saved):
         ds = np.matmul(by, v[there].swapaxes(-1, -2))
         ds -= level
         ds *= e
+        if factor is not None:
+            ds *= factor
         np.multiply(np.matmul(ds, k[there]).reshape(b, g, R, -1, K), scale, out=dq[here])
         if block.queries.stop == T:  # the first to come to these keys
             dk[block.rows, block.heads, : block.keys.start] = dv[block.rows, block.heads, : block.keys.start] = 0
@@ -212,11 +240,11 @@ def attention_backward(dy, saved):
     return dq.reshape(B, G * R, T, K), dk, dv
 
 
-def blockwise_attention(q, k, v, mask, scale, block):
+def blockwise_attention(q, k, v, mask, scale, block, softcap=None):
     """The same meaning in blocks of another size: `attention` above has its own, which fit the cache."""
     if not served(q, k, v) or block < 1:  # a block of nothing: the body says what is wrong
-        return reference("blockwise_attention", q, k, v, mask, scale, block)
-    return attention(q, k, v, mask, scale)
+        return reference("blockwise_attention", q, k, v, mask, scale, block, softcap)
+    return attention(q, k, v, mask, scale, softcap)
 
 
 def blockwise_attention_backward(dy, saved):

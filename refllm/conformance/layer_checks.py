@@ -42,7 +42,12 @@ def _embedding(draw):
 
 
 @st.composite
-def _swiglu(draw):
+def _softcap(draw):
+    return draw(reals((*draw(leading), draw(width)))), draw(st.sampled_from([0.5, 3.0, 50.0]))
+
+
+@st.composite
+def _gated(draw):
     d, f = draw(st.integers(1, 12)), draw(st.integers(1, 16))
     x = draw(reals((*draw(leading), d), largest=30.0))
     return x, draw(normals((d, f))), draw(normals((d, f))), draw(normals((f, d)))
@@ -72,8 +77,9 @@ def _attention(draw, block=False):
     valid = draw(truths((b, past + t))) if draw(st.booleans()) else None
     q = draw(normals((b, g * r, t, k), scale=draw(st.sampled_from([1.0, 5.0]))))
     keys, values = draw(normals((b, g, past + t, k))), draw(reals((b, g, past + t, k), largest=100.0))
+    softcap = draw(st.sampled_from([None, None, 0.5, 4.0, 50.0]))
     arguments = (q, keys, values, Mask(past, causal, window, valid), k**-0.5)
-    return (*arguments, draw(st.integers(1, 4))) if block else arguments
+    return (*arguments, draw(st.integers(1, 4)), softcap) if block else (*arguments, softcap)
 
 
 @st.composite
@@ -108,7 +114,9 @@ CHECKS = [
     layer("gelu_erf", _positions(), module="gelu"),
     layer("gelu_tanh", _positions(), module="gelu"),
     layer("silu", _positions(), module="swiglu"),
-    layer("swiglu", _swiglu()),
+    layer("swiglu", _gated()),
+    layer("geglu", _gated()),
+    layer("softcap", _softcap()),
     layer("mlp", _mlp()),
     layer("rope", _rope()),
     layer("rope_interleaved", _rope(), module="rope"),

@@ -39,9 +39,6 @@ def parameters(op: str) -> list[str]:
     return list(inspect.signature(getattr(importlib.import_module(home(op)), op)).parameters)
 
 
-CONSTANTS = ("tokens", "targets", "ignore_index", "eps", "mask", "scale", "block", "cos", "sin", "uniforms", "rate", "activation")
-
-
 def differentiated(op: str) -> list[str]:
     """The names of the gradients that a layer's backward returns, in order."""
     constant = (
@@ -57,6 +54,10 @@ def differentiated(op: str) -> list[str]:
         "uniforms",
         "rate",
         "activation",
+        "valid",
+        "top_k",
+        "cap",
+        "softcap",
     )
     return [f"d{n}" for n in parameters(op) if n not in constant]
 

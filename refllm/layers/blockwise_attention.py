@@ -10,7 +10,7 @@ time, so memory grows with T, not with T·S, and pairs of blocks in which no que
 """
 
 from refllm.array_api import namespace, op
-from refllm.layers.attention import MASKED, Mask, by_group, masked_scores
+from refllm.layers.attention import MASKED, Mask, by_group, masked_scores, scores_backward
 from refllm.layers.blocks import blocks
 from refllm.layers.precision import narrow, widen
 
@@ -37,10 +37,11 @@ def visible_blocks(mask: Mask, query: int, query_stop: int, S: int, block: int):
 
 
 @op
-def blockwise_attention(q, k, v, mask, scale, block):
+def blockwise_attention(q, k, v, mask, scale, block, softcap=None):
     """Let every query gather the values of the keys that it sees, `block` queries and keys at a time.
 
     q: (B, H, T, K)    k: (B, G, S, K)    v: (B, G, S, K)    mask: Mask    scale: float, usually 1/√K    block: int, positions
+    softcap: float that no score passes, or None
     Returns y: (B, H, T, K), zero for a query that sees nothing, and what the backward pass needs.
     """
     xp = namespace(q)
@@ -53,7 +54,7 @@ def blockwise_attention(q, k, v, mask, scale, block):
         top = xp.full_like(total, MASKED)
         for _, key, key_stop, here in visible_blocks(mask, query, query_stop, S, block):
             keys, values = widen(k[:, :, key:key_stop, :]), widen(v[:, :, key:key_stop, :])
-            scores, seen = masked_scores(rows, keys, here)  # (B, H, block, block)
+            scores, seen, _ = masked_scores(rows, keys, here, softcap)  # (B, H, block, block)
             higher = xp.maximum(top, xp.max(scores, axis=-1, keepdims=True))
             shrink, top = xp.exp(top - higher), higher
             p = xp.where(seen, xp.exp(scores - top), 0.0)
@@ -63,7 +64,7 @@ def blockwise_attention(q, k, v, mask, scale, block):
         ys.append(y / total)
         log_totals.append(top + xp.log(total))
     y, log_total = xp.concat(ys, axis=2), xp.concat(log_totals, axis=2)  # (B, H, T, K), (B, H, T, 1)
-    return narrow(y, q), (q, k, v, mask, scale, block, y, log_total)
+    return narrow(y, q), (q, k, v, mask, scale, block, softcap, y, log_total)
 
 
 @op
@@ -75,7 +76,7 @@ def blockwise_attention_backward(dy, saved):
     Σ_s dP_ts P_ts = Σ_s Σ_k dy_tk v_sk P_ts = Σ_k dy_tk y_tk.
     """
     xp = namespace(dy)
-    q, k, v, mask, scale, block, y, log_total = saved
+    q, k, v, mask, scale, block, softcap, y, log_total = saved
     G, S = k.shape[1], k.shape[2]
     dy = widen(dy)
     along = xp.sum(dy * y, axis=-1, keepdims=True)  # (B, H, T, 1)
@@ -87,10 +88,10 @@ def blockwise_attention_backward(dy, saved):
         drows, dq = by_group(dy[:, :, query:query_stop, :], G), xp.zeros_like(by_group(rows, G))  # (B, G, R·block, K)
         for index, key, key_stop, here in visible_blocks(mask, query, query_stop, S, block):
             keys, values = widen(k[:, :, key:key_stop, :]), widen(v[:, :, key:key_stop, :])
-            scores, seen = masked_scores(rows, keys, here)
+            scores, seen, capped = masked_scores(rows, keys, here, softcap)
             p = xp.where(seen, xp.exp(scores - log_total[:, :, query:query_stop, :]), 0.0)
             dp = xp.reshape(xp.matmul(drows, xp.matrix_transpose(values)), p.shape)
-            ds = by_group(p * (dp - along[:, :, query:query_stop, :]), G)
+            ds = scores_backward(by_group(p * (dp - along[:, :, query:query_stop, :]), G), capped)
             dq = dq + xp.matmul(ds, keys)
             dks[index] = dks[index] + xp.matmul(xp.matrix_transpose(ds), by_group(rows, G))  # rows carry the scale
             dvs[index] = dvs[index] + xp.matmul(xp.matrix_transpose(by_group(p, G)), drows)

@@ -66,12 +66,16 @@ def linear_backward_that_forgets_a_row(dy, saved):
     return dx, dweight - np.outer(rows[-1], dy.reshape(-1, dy.shape[-1])[-1])
 
 
-def attention_that_sees_the_next_token(q, k, v, mask, scale):
-    return body("attention")(q, k, v, mask._replace(start=mask.start + 1), scale)
+def attention_that_sees_the_next_token(q, k, v, mask, scale, softcap=None):
+    return body("attention")(q, k, v, mask._replace(start=mask.start + 1), scale, softcap)
 
 
-def attention_that_ignores_the_window(q, k, v, mask, scale):
-    return body("attention")(q, k, v, mask._replace(window=None), scale)
+def attention_that_ignores_the_window(q, k, v, mask, scale, softcap=None):
+    return body("attention")(q, k, v, mask._replace(window=None), scale, softcap)
+
+
+def attention_that_ignores_the_cap(q, k, v, mask, scale, softcap=None):
+    return body("attention")(q, k, v, mask, scale)
 
 
 def attention_backward_without_the_scale(dy, saved):
@@ -126,6 +130,7 @@ FAULTS = [
     ("llama: twenty training steps", "linear", linear_in_tf32),
     ("attention", "attention", attention_that_sees_the_next_token),
     ("attention", "attention", attention_that_ignores_the_window),
+    ("attention", "attention", attention_that_ignores_the_cap),
     ("attention", "attention_backward", attention_backward_without_the_scale),
     ("cross_entropy", "cross_entropy", cross_entropy_over_ignored_targets),
     ("gelu_tanh", "gelu_tanh", gelu_tanh_with_a_rounded_constant),

@@ -1,5 +1,7 @@
 """Attention: gradients under every mask, and what each part of the mask means."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,8 +16,8 @@ from refllm.layers.blockwise_attention import blockwise_attention, blockwise_att
 XP = load("numpy").xp
 
 
-def by_block(q, k, v, mask, scale):
-    return blockwise_attention(q, k, v, mask, scale, 2)
+def by_block(q, k, v, mask, scale, softcap=None):
+    return blockwise_attention(q, k, v, mask, scale, 2, softcap)
 
 
 BOTH = pytest.mark.parametrize(
@@ -27,20 +29,21 @@ BOTH = pytest.mark.parametrize(
 
 @st.composite
 def cases(draw):
-    """q, k, v, a mask and a scale: grouped heads or one for all, windows, padding, queries that start late."""
+    """q, k, v, a mask, a scale and a cap: grouped heads or one for all, windows, padding, queries that start late."""
     B, G, R, T, K = (draw(st.integers(1, n)) for n in (2, 2, 3, 4, 3))
     start = draw(st.integers(0, 3))
     S = start + T + draw(st.integers(0, 1))
     valid = draw(truths((B, S))) if draw(st.booleans()) else None
     mask = Mask(start, draw(st.booleans()), draw(st.sampled_from([None, 1, 2, 3])), valid)
-    return draw(normals((B, G * R, T, K))), draw(normals((B, G, S, K))), draw(normals((B, G, S, K))), mask, K**-0.5
+    softcap = draw(st.sampled_from([None, 0.5, 3.0]))
+    return draw(normals((B, G * R, T, K))), draw(normals((B, G, S, K))), draw(normals((B, G, S, K))), mask, K**-0.5, softcap
 
 
 def normal(*shape):
     return np.random.default_rng(sum(shape)).standard_normal(shape)
 
 
-def definition(q, k, v, mask, scale):
+def definition(q, k, v, mask, scale, softcap):
     """Attention query by query, key by key."""
     B, H, T, K = q.shape
     y = np.zeros(q.shape)
@@ -51,7 +54,8 @@ def definition(q, k, v, mask, scale):
             position = mask.start + t
             seen = not (mask.causal and s > position) and (mask.window is None or s > position - mask.window)
             if seen and (mask.valid is None or mask.valid[b, s]):
-                weights[s] = np.exp(scale * np.sum(q[b, h, t] * k[b, g, s]))
+                score = scale * np.sum(q[b, h, t] * k[b, g, s])
+                weights[s] = np.exp(score if softcap is None else softcap * np.tanh(score / softcap))
         for s, weight in weights.items():
             y[b, h, t] += weight / sum(weights.values()) * v[b, g, s]
     return y
@@ -87,15 +91,57 @@ def test_it_agrees_with_torch(attend, backward, causal, G, window, assert_agrees
 
 
 @BOTH
-def test_a_later_key_never_changes_an_earlier_result(attend, backward):
+@pytest.mark.oracle
+def test_with_a_cap_it_agrees_with_transformers_gemma(attend, backward, assert_agrees_with_torch):
+    torch = pytest.importorskip("torch")
+    from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward
+
+    mask, shared = Mask(2, True, 3, np.arange(7) >= np.array([[0], [1]])), SimpleNamespace(num_key_value_groups=2, training=False)
+    unseen = torch.where(torch.tensor(visible(mask, 5, 7, XP)), 0.0, -torch.inf)
+
+    def theirs(q, k, v):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "float32", torch.float64)  # in which it takes the softmax
+            return eager_attention_forward(shared, q, k, v, unseen, scaling=0.3, softcap=0.7)[0].transpose(1, 2)
+
+    arguments = (normal(2, 4, 5, 8), normal(2, 2, 7, 8), normal(2, 2, 7, 8), mask, 0.3, 0.7)
+    assert_agrees_with_torch(attend, backward, arguments, theirs)
+
+
+@BOTH
+@pytest.mark.parametrize("T", [1, 6])
+def test_a_cap_far_beyond_all_scores_changes_nothing(attend, backward, T):
+    q, k, v = normal(2, 4, T, 8), normal(2, 2, 6, 8), normal(2, 2, 6, 8)
+    plain, saved = attend(q, k, v, Mask(6 - T), 0.3)
+    capped, saved_capped = attend(q, k, v, Mask(6 - T), 0.3, 1e9)
+    np.testing.assert_allclose(capped, plain, rtol=0, atol=1e-14)
+    for ours, expected in zip(
+        backward(v[:, [0, 0, 1, 1], :T], saved_capped), backward(v[:, [0, 0, 1, 1], :T], saved), strict=True
+    ):
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-13)
+
+
+@BOTH
+@pytest.mark.parametrize("T", [1, 6])
+def test_a_tiny_cap_weighs_all_keys_seen_alike(attend, backward, T):
+    q, k, v = normal(2, 4, T, 8), normal(2, 2, 6, 8), normal(2, 2, 6, 8)
+    y, _ = attend(q, k, v, Mask(6 - T), 100.0, 1e-15)
+    means = np.cumsum(v, axis=2) / np.arange(1, 7)[:, None]
+    np.testing.assert_allclose(y, np.repeat(means, 2, axis=1)[:, :, 6 - T :], rtol=0, atol=1e-14)
+
+
+@BOTH
+@pytest.mark.parametrize("softcap", [None, 1.0])
+def test_a_later_key_never_changes_an_earlier_result(attend, backward, softcap):
     q, k, v = normal(1, 4, 6, 8), normal(1, 2, 6, 8), normal(1, 2, 6, 8)
-    y, _ = attend(q, k, v, Mask(), 0.3)
+    y, _ = attend(q, k, v, Mask(), 0.3, softcap)
     for t in range(1, 6):
         other_k, other_v = k.copy(), v.copy()
         other_k[:, :, t:], other_v[:, :, t:] = normal(6 - t, 8), normal(6 - t, 8)
-        np.testing.assert_array_equal(attend(q, other_k, other_v, Mask(), 0.3)[0][:, :, :t], y[:, :, :t])
+        np.testing.assert_array_equal(attend(q, other_k, other_v, Mask(), 0.3, softcap)[0][:, :, :t], y[:, :, :t])
         other_k[:, :, t:], other_v[:, :, t:] = 1e6, 1e6  # scores so large that any trace of them drowns the others
-        np.testing.assert_allclose(attend(q, other_k, other_v, Mask(), 0.3)[0][:, :, :t], y[:, :, :t], rtol=0, atol=1e-14)
+        found = attend(q, other_k, other_v, Mask(), 0.3, softcap)[0][:, :, :t]
+        np.testing.assert_allclose(found, y[:, :, :t], rtol=0, atol=1e-14)
 
 
 @BOTH

@@ -21,8 +21,9 @@ def test_any_block_gives_what_plain_attention_gives(data):
     )
     valid = data.draw(truths((2, start + T + extra))) if data.draw(st.booleans()) else None
     mask = Mask(start, data.draw(st.booleans()), data.draw(st.sampled_from([None, 1, 3])), valid)
-    y, saved = attention(q, k, v, mask, 0.5)
-    z, saved_by_block = blockwise_attention(q, k, v, mask, 0.5, block)
+    softcap = data.draw(st.sampled_from([None, 0.5, 2.0]))
+    y, saved = attention(q, k, v, mask, 0.5, softcap)
+    z, saved_by_block = blockwise_attention(q, k, v, mask, 0.5, block, softcap)
     np.testing.assert_allclose(z, y, rtol=0, atol=1e-13)
     for ours, plain in zip(blockwise_attention_backward(y, saved_by_block), attention_backward(y, saved), strict=True):
         np.testing.assert_allclose(ours, plain, rtol=0, atol=1e-12)

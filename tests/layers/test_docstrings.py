@@ -18,7 +18,7 @@ LAYERS = {name: f for name, f in OPS.items() if f.__module__.startswith("refllm.
 FORWARDS = sorted(name for name in LAYERS if not name.endswith("_backward"))
 NO_LAYERS = {"blocks", "kv_cache", "precision"}  # files of shared means
 
-SIZES = {"B": 2, "T": 3, "S": 5, "D": 8, "H": 4, "G": 2, "K": 6, "K/2": 3, "F": 7, "V": 9}
+SIZES = {"B": 2, "T": 3, "S": 5, "D": 8, "H": 4, "G": 2, "K": 6, "K/2": 3, "F": 7, "V": 9, "E": 4}
 ANY_AXES = (2, 3)  # what "..." stands for
 SETTINGS = {
     "eps": 1e-5,
@@ -28,6 +28,9 @@ SETTINGS = {
     "rate": 0.25,
     "ignore_index": -100,
     "block": 2,
+    "top_k": 2,
+    "cap": 1.5,
+    "softcap": 0.75,
 }
 
 
@@ -46,6 +49,8 @@ def shape_of(axes):
 
 def array(xp, shape, holds, dtype):
     rng = np.random.default_rng(len(shape))
+    if holds == "bool":
+        return xp.from_numpy(rng.random(shape) < 0.5)
     if holds == "integers":
         return xp.from_numpy(rng.integers(0, SIZES["V"], shape).astype(np.int32))
     return xp.from_numpy(rng.random(shape, dtype=np.float32), dtype)

@@ -11,6 +11,7 @@ from refllm.layers.linear import linear
 from refllm.layers.precision import narrow, widen
 from refllm.layers.rms_norm import rms_norm
 from refllm.layers.rope import rope
+from refllm.layers.softcap import softcap
 from refllm.layers.softmax import softmax
 from refllm.layers.swiglu import silu
 
@@ -22,6 +23,7 @@ CASES = {
     gelu_erf: ((3, 8),),
     gelu_tanh: ((3, 8),),
     silu: ((3, 8),),
+    softcap: ((3, 8), 0.8),
     rope: ((2, 3, 4, 8), (4, 4), (4, 4)),
     attention: ((1, 4, 3, 8), (1, 2, 3, 8), (1, 2, 3, 8), Mask(), 0.3),
 }

@@ -12,6 +12,7 @@ from refllm.layers.blockwise_attention import blockwise_attention
 from refllm.layers.cross_entropy import cross_entropy, cross_entropy_backward
 from refllm.layers.dropout import dropout
 from refllm.layers.embedding import embedding, embedding_backward
+from refllm.layers.geglu import geglu
 from refllm.layers.gelu import gelu_erf, gelu_tanh
 from refllm.layers.layer_norm import layer_norm, layer_norm_backward
 from refllm.layers.linear import linear
@@ -111,6 +112,12 @@ def test_silu_minus_its_mirror_image_is_its_argument():
 def test_swiglu_is_linear_in_its_ungated_half(seed, D, F):
     x, gate, up, down = (numbers(seed + i, *shape) for i, shape in enumerate([(2, D), (D, F), (D, F), (F, D)]))
     assert_equal(swiglu(x, gate, 2 * up, down)[0], 2 * swiglu(x, gate, up, down)[0])
+
+
+@given(seeds, sizes, sizes)
+def test_geglu_is_linear_in_its_ungated_half(seed, D, F):
+    x, gate, up, down = (numbers(seed + i, *shape) for i, shape in enumerate([(2, D), (D, F), (D, F), (F, D)]))
+    assert_equal(geglu(x, gate, 2 * up, down)[0], 2 * geglu(x, gate, up, down)[0])
 
 
 @pytest.mark.parametrize("activation", ["gelu_tanh", "gelu_erf"])

@@ -87,6 +87,11 @@ def gated(draw):
 
 
 @st.composite
+def capped(draw):
+    return draw(numbers(*draw(leads))), draw(st.sampled_from([0.5, 4.0]))
+
+
+@st.composite
 def widened(draw):
     D, F = draw(sizes), draw(sizes)
     x, activation = draw(numbers(*draw(leads), D)), draw(st.sampled_from(["gelu_tanh", "gelu_erf"]))
@@ -108,7 +113,8 @@ def attended(draw, block=False):
     valid = np.random.default_rng(draw(st.integers(0, 99))).random((B, S)) < 0.7 if draw(st.booleans()) else None
     mask = Mask(past, draw(st.booleans()), draw(st.sampled_from([None, 1, 2])), valid)
     arguments = (draw(numbers(B, G * R, T, K)), draw(numbers(B, G, S, K)), draw(numbers(B, G, S, K)), mask, K**-0.5)
-    return (*arguments, draw(st.integers(1, 4))) if block else arguments
+    softcap = draw(st.sampled_from([None, 0.5, 4.0]))
+    return (*arguments, draw(st.integers(1, 4)), softcap) if block else (*arguments, softcap)
 
 
 @st.composite
@@ -138,6 +144,8 @@ DRAWN = {
     "gelu_tanh": one_array(),
     "silu": one_array(),
     "swiglu": gated(),
+    "geglu": gated(),
+    "softcap": capped(),
     "mlp": widened(),
     "rope": turned(),
     "rope_interleaved": turned(),

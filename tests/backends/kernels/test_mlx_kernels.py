@@ -27,7 +27,7 @@ def test_kernels_keep_the_bounds_of_their_ops(name, dtype):
     with kernels(backend, {name: watched(name) for name in KERNELS}):
         row = run(check, backend, dtype, examples=15)
     assert row.worst <= 1, row.failure
-    assert ran == {name, f"{name}_backward"}
+    assert ran >= {name, f"{name}_backward"}  # a body that a kernel passes on to may run others
 
 
 @pytest.mark.parametrize("name", FORWARDS)
