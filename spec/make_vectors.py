@@ -126,6 +126,30 @@ def mlp() -> Iterator[Case]:
         yield case("mlp", f, inputs | {"activation": activation}, ("x", "up", "up_bias", "down", "down_bias"))
 
 
+def mixture_of_experts() -> Iterator[Case]:
+    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+    def mixture(x, logits, gate, up, down, top_k):  # every expert answers, and those not among the best weigh nothing
+        values, chosen = torch.topk(logits, top_k, dim=-1)
+        weights = torch.zeros_like(logits).scatter(-1, chosen, torch.softmax(values, dim=-1))
+        hidden = F.silu(torch.einsum("...d,edf->...ef", x, gate)) * torch.einsum("...d,edf->...ef", x, up)
+        return torch.einsum("...ef,efd,...e->...d", hidden, down, weights)
+
+    def balance(logits, valid, top_k):
+        return load_balancing_loss_func((logits,), logits.shape[-1], top_k, None if valid is None else valid.long())
+
+    def apart(*shape):  # no two logits of a position are equal
+        return torch.stack([torch.randperm(4 * shape[-1])[: shape[-1]] for _ in range(math.prod(shape[:-1]))]).reshape(shape) / 4
+
+    for lead, D, hidden, E, k in (((2, 3), 4, 3, 4, 2), ((1,), 1, 1, 2, 1), ((9,), 2, 3, 3, 2), ((2,), 3, 2, 2, 2)):
+        experts = {"gate": draw(E, D, hidden), "up": draw(E, D, hidden), "down": draw(E, hidden, D)}
+        inputs = {"x": draw(*lead, D), "logits": apart(*lead, E)} | experts | {"top_k": k}
+        yield case("mixture_of_experts", mixture, inputs, ("x", "logits", *experts))
+    for N, E, k, padded in ((6, 4, 1, 0), (5, 8, 2, 0), (7, 3, 2, 3)):
+        valid = torch.arange(N) >= padded if padded else None
+        yield case("load_balancing_loss", balance, {"logits": apart(N, E), "valid": valid, "top_k": k}, ("logits",))
+
+
 def rope() -> Iterator[Case]:
     def rotate_half(x, cos, sin):
         from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
@@ -600,6 +624,7 @@ PAGES: dict[str, Callable[[], Iterator[Case]]] = {
     "layers/geglu": geglu,
     "layers/softcap": softcap,
     "layers/mlp": mlp,
+    "layers/mixture_of_experts": mixture_of_experts,
     "layers/rope": rope,
     "layers/attention": attention,
     "layers/blockwise_attention": blockwise_attention,

@@ -54,6 +54,22 @@ def _gated(draw):
 
 
 @st.composite
+def _mixture_of_experts(draw):
+    d, f, e = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(1, 5))
+    shape = draw(st.sampled_from([(1,), (3,), (2, 3), (2, 12)]))
+    x, logits = draw(reals((*shape, d), largest=30.0)), draw(normals((*shape, e), scale=2.0))
+    experts = (draw(normals((e, d, f))), draw(normals((e, d, f))), draw(normals((e, f, d))))
+    return x, logits, *experts, draw(st.integers(1, e))
+
+
+@st.composite
+def _load_balancing_loss(draw):
+    shape, e = draw(st.sampled_from([(1,), (5,), (2, 2, 3)])), draw(st.integers(1, 8))
+    valid = draw(truths(shape)) if draw(st.booleans()) else None
+    return draw(normals((*shape, e), scale=3.0)), valid, draw(st.integers(1, e))
+
+
+@st.composite
 def _mlp(draw):
     d, f = draw(st.integers(1, 12)), draw(st.integers(1, 16))
     x = draw(reals((*draw(leading), d), largest=30.0))
@@ -118,6 +134,8 @@ CHECKS = [
     layer("geglu", _gated()),
     layer("softcap", _softcap()),
     layer("mlp", _mlp()),
+    layer("mixture_of_experts", _mixture_of_experts()),
+    layer("load_balancing_loss", _load_balancing_loss(), module="mixture_of_experts"),
     layer("rope", _rope()),
     layer("rope_interleaved", _rope(), module="rope"),
     layer("attention", _attention()),

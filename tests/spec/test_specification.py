@@ -99,6 +99,27 @@ def widened(draw):
 
 
 @st.composite
+def apart(draw, *shape):
+    """Multiples of 1/8, no two of a row equal."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    return rng.permuted(np.broadcast_to(np.arange(shape[-1]), shape) * 3, axis=-1) / 8 + draw(numbers(*shape[:-1], 1))
+
+
+@st.composite
+def mixed(draw):
+    D, F, E, lead = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(leads)
+    experts = (draw(numbers(E, D, F)), draw(numbers(E, D, F)), draw(numbers(E, F, D)))
+    return draw(numbers(*lead, D)), draw(apart(*lead, E)), *experts, draw(st.integers(1, E))
+
+
+@st.composite
+def balanced(draw):
+    N, E = draw(sizes), draw(sizes)
+    valid = np.random.default_rng(draw(st.integers(0, 99))).random(N) < 0.7 if draw(st.booleans()) else None
+    return draw(apart(N, E)), valid, draw(st.integers(1, E))
+
+
+@st.composite
 def turned(draw):
     B, H, T, K = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(sizes), 2 * draw(st.integers(1, 2))
     angles = draw(numbers(*draw(st.sampled_from([(T,), (B, 1, T)])), K // 2))
@@ -147,6 +168,8 @@ DRAWN = {
     "geglu": gated(),
     "softcap": capped(),
     "mlp": widened(),
+    "mixture_of_experts": mixed(),
+    "load_balancing_loss": balanced(),
     "rope": turned(),
     "rope_interleaved": turned(),
     "attention": attended(),
