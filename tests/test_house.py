@@ -38,6 +38,7 @@ NUMPY_DOORS = {
     "conformance/": "the oracle is float64 NumPy",
     "decoding/generate.py": "prompts come in and tokens go out",
     "decoding/sampling.py": "draws the uniforms on the host",
+    "evaluation/": "scores leave as NumPy arrays; their statistics live on the host",
     "lab/": "statistics of results",
     "models/model.py": "tokens come in as NumPy arrays or lists",
     "models/ngram.py": "counts words on the host; it has no gradient",
