@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from refllm.array_api import Backend
-from refllm.checkpoints import hugging_face, llama2c
+from refllm.checkpoints import gguf_model, hugging_face, llama2c
 from refllm.checkpoints.hugging_face import CONFIG
 from refllm.checkpoints.shards import LARGEST
 from refllm.models.model import Model
@@ -33,6 +33,8 @@ def load(path: str | Path, backend: str | Backend | None = None, dtype: str | No
         path = found[0]
     with open(path, "rb") as file:
         head = file.read(10)
+    if head[:4] == b"GGUF":
+        return gguf_model.read_model(path, backend, dtype)
     if head[:2] in (b"PK", b"\x80\x02"):
         raise ValueError(f"{path} is a file of torch.save, which is not read: it is a pickle, which can run any program.")
     if head[8:9] == b"{" or path.suffix == ".safetensors":
