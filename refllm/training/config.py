@@ -1,13 +1,15 @@
-"""Every number that decides a run, in three tables of one TOML file: [model], [data] and [training].
+"""Every number that decides a run, in tables of one TOML file: [model], [data], [training] and, where adapters learn, [lora].
 
 The run folder keeps the file as run.toml, and `read(write(config)) == config`.
+[model] holds the sizes of a new model, or `from`, the checkpoint that the run begins at, which has its own.
 """
 
 import dataclasses
 import difflib
 import json
+import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, UnionType
@@ -18,6 +20,9 @@ from refllm.models import ARCHITECTURES, architecture
 from refllm.training.schedule import SCHEDULES
 
 DTYPES = ("float32", "float64", "bfloat16")
+ITEMS = {int: "whole numbers", str: "names"}  # what a setting may be a list of
+TABLES = ("model", "data", "training", "lora")
+CHECKPOINT = ("architecture", "from", "sha256")  # the settings of [model] where it is a checkpoint; `begin` finds all but `from`
 FROM_DATA = ("vocab_size", "max_positions")  # model fields that a file may leave to the tokenizer and the context
 
 
@@ -100,15 +105,49 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters, which learn in place of the weights (see `lora`).
+
+    rank: r, the width of an adapter    targets: which matrices have one, such as ["q", "v"] (see `lora.chosen`)
+    alpha: adapters are added times alpha / r; None for r, as Hu et al. choose it (section 4.1)
+    rank_stabilised: whether it is alpha / √r instead
+    """
+
+    rank: int
+    targets: tuple[str, ...]
+    alpha: float | None = None
+    rank_stabilised: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.rank >= 1, "lora.rank", self.rank, "at least 1")
+        _require(bool(self.targets), "lora.targets", list(self.targets), "at least one name, such as q or ffn.up")
+        _require(self.alpha is None or 0 < self.alpha < float("inf"), "lora.alpha", self.alpha, "above 0, and finite")
+
+    @property
+    def scale(self) -> float:
+        """What the product of an adapter's matrices is multiplied by."""
+        alpha = self.rank if self.alpha is None else self.alpha
+        return alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
+
+
+@dataclass(frozen=True)
 class RunConfig:
-    """A whole run. model: "architecture" and the fields of that architecture's Config that are set."""
+    """A whole run. model: "architecture" and the fields of that architecture's Config that are set, or CHECKPOINT's settings."""
 
     model: Mapping[str, Any] = field(hash=False)
     data: DataConfig
     training: TrainingConfig
+    lora: LoraConfig | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", MappingProxyType(dict(self.model)))
+        if self.lora and not self.source:
+            raise ValueError("[lora] adapts a model that is trained already; give its checkpoint, --from or model.from.")
+
+    @property
+    def source(self) -> str:
+        """The checkpoint that the run begins at; "" for a new model."""
+        return self.model.get("from", "")
 
 
 def read(path: Path | str) -> RunConfig:
@@ -141,33 +180,43 @@ def override(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     tables = to_tables(config)
     for name, value in changes.items():
         table, _, key = name.partition(".")
-        _known(table, tables, "table")
-        settings = _settings(table, tables["model"]["architecture"])
+        _known(table, TABLES, "table")
+        if table == "model" and config.source:
+            _refuse_sizes([key])
+        settings = _settings(table, tables["model"])
         _known(key, settings, table)
-        tables[table][key] = _parse(name, value, settings[key].kind) if isinstance(value, str) else value
+        given = tables.setdefault(table, {})
+        given[key] = _parse(name, value, settings[key].kind) if isinstance(value, str) else value
     return from_tables({name: {k: v for k, v in table.items() if v is not None} for name, table in tables.items()})
 
 
 def to_tables(config: RunConfig) -> dict[str, dict[str, Any]]:
-    """The three tables, without what is None."""
+    """The tables, without what is None."""
     tables = {"model": dict(config.model), "data": dataclasses.asdict(config.data)}
     tables["training"] = dataclasses.asdict(config.training)
+    if config.lora:
+        tables["lora"] = dataclasses.asdict(config.lora)
     return {name: {k: v for k, v in table.items() if v is not None} for name, table in tables.items()}
 
 
 def from_tables(tables: Mapping[str, Mapping[str, Any]]) -> RunConfig:
-    """The configuration in three tables. Raises ValueError for an unknown, missing or wrong setting, by its name."""
-    for name in tables:
-        _known(name, ("model", "data", "training"), "table")
-    name = tables.get("model", {}).get("architecture", "")
-    if name not in ARCHITECTURES:
+    """The configuration in its tables. Raises ValueError for an unknown, missing or wrong setting, by its name."""
+    for table in tables:
+        _known(table, TABLES, "table")
+    model = tables.get("model", {})
+    name = model.get("architecture", "")
+    if "from" in model:
+        _refuse_sizes(model)
+    elif name not in ARCHITECTURES:
         raise ValueError(f"model.architecture={name!r} is not an architecture; choose one of {', '.join(ARCHITECTURES)}.")
-    checked = {table: _checked(table, tables.get(table, {}), _settings(table, name)) for table in ("model", "data", "training")}
-    return RunConfig(checked["model"], DataConfig(**checked["data"]), TrainingConfig(**checked["training"]))
+    wanted = [table for table in TABLES if table != "lora" or table in tables]
+    checked = {table: _checked(table, tables.get(table, {}), _settings(table, model)) for table in wanted}
+    lora = LoraConfig(**checked["lora"]) if "lora" in checked else None
+    return RunConfig(checked["model"], DataConfig(**checked["data"]), TrainingConfig(**checked["training"]), lora)
 
 
 def model_config(config: RunConfig, vocab_size: int) -> Any:
-    """The architecture's own Config; the tokenizer's vocabulary and the context fill what the file leaves to them."""
+    """A new model's Config; the tokenizer's vocabulary and the context fill what the file leaves to them."""
     given = {"vocab_size": vocab_size, "max_positions": config.training.context} | dict(config.model)
     if given["vocab_size"] < vocab_size:
         raise ValueError(f"model.vocab_size={given['vocab_size']} is too small: the tokenizer has {vocab_size} tokens.")
@@ -186,9 +235,12 @@ class _Setting(NamedTuple):
     default: Any  # None where there is none
 
 
-def _settings(table: str, name: str) -> dict[str, _Setting]:
-    """The settings of a table; those of [model] are the fields of the architecture's Config."""
-    config = {"data": DataConfig, "training": TrainingConfig}.get(table) or architecture(name).Config
+def _settings(table: str, model: Mapping[str, Any]) -> dict[str, _Setting]:
+    """The settings of a table, given [model], whose own are the fields of its architecture's Config, or a checkpoint's."""
+    if table == "model" and "from" in model:
+        return {name: _Setting(str, False, None) for name in CHECKPOINT}
+    others = {"data": DataConfig, "training": TrainingConfig, "lora": LoraConfig}
+    config = others.get(table) or architecture(model["architecture"]).Config
     hints = get_type_hints(config)
     settings = {"architecture": _Setting(str, True, None)} if table == "model" else {}
     for f in dataclasses.fields(config):
@@ -208,10 +260,18 @@ def _checked(table: str, given: Mapping[str, Any], settings: Mapping[str, _Setti
     return {key: _typed(f"{table}.{key}", value, settings[key].kind) for key, value in values.items() if value is not None}
 
 
+def _refuse_sizes(settings: Iterable[str]) -> None:
+    """Raise ValueError for a setting of [model] that a checkpoint decides."""
+    for name in settings:
+        if name not in CHECKPOINT:
+            raise ValueError(f"model.{name} cannot be set for a model that is trained already: its checkpoint decides it.")
+
+
 def _typed(name: str, value: Any, kind: Any) -> Any:
     if get_origin(kind) is tuple:
-        if type(value) not in (list, tuple) or any(type(item) is not int for item in value):
-            raise ValueError(f"{name}={value!r} is not a list of whole numbers.")
+        item = get_args(kind)[0]
+        if type(value) not in (list, tuple) or any(type(part) is not item for part in value):
+            raise ValueError(f"{name}={value!r} is not a list of {ITEMS[item]}.")
         return tuple(value)
     allowed = _plain(kind)
     if type(value) is int and float in allowed and int not in allowed:
@@ -225,13 +285,14 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
 def _parse(name: str, text: str, kind: Any) -> Any:
     """What a flag's text says: the first of bool, int, float and str that its setting may be and the text can be.
 
-    A setting that is a list takes whole numbers between commas.
+    A setting that is a list takes its items between commas.
     """
     if get_origin(kind) is tuple:
+        item = get_args(kind)[0]
         try:
-            return tuple(int(item) for item in text.split(",") if item)
+            return tuple(item(part.strip()) for part in text.split(",") if part.strip())
         except ValueError:
-            raise ValueError(f"{name}={text!r} cannot be read as whole numbers between commas.") from None
+            raise ValueError(f"{name}={text!r} cannot be read as {ITEMS[item]} between commas.") from None
     for allowed in sorted(_plain(kind), key=(bool, int, float, str).index):
         if allowed is bool and text.lower() in ("true", "false"):
             return text.lower() == "true"

@@ -8,6 +8,9 @@
     training_state.safetensors                       weights, moments, step: what resuming reads
 
 A checkpoint writes training_state.safetensors last. Whatever a kill leaves of the others is older, or will be written again.
+
+A run that begins at another model copies its weights and tokenizer first, so it needs that model no more. One that learns
+adapters of it does not copy it: its folder holds an adapter of PEFT's format, and goes on only where the model still lies.
 """
 
 import dataclasses
@@ -17,14 +20,19 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from refllm import checkpoints
 from refllm.array_api import Backend
 from refllm.array_api import load as load_backend
 from refllm.atomic import write_atomically
+from refllm.checkpoints import adapter
+from refllm.checkpoints.fingerprint import sha256
+from refllm.checkpoints.hugging_face import read_config
 from refllm.models import architecture
 from refllm.models.model import Model
 from refllm.tokenizer import Tokenizer, train_bpe
@@ -33,9 +41,12 @@ from refllm.training import data, state_file
 from refllm.training.config import RunConfig, TrainingConfig
 from refllm.training.data import Corpus
 from refllm.training.flat import unpack
+from refllm.training.lora import adapt
 from refllm.training.state_file import Best
-from refllm.training.step import Learner, State, first_state, learner
+from refllm.training.step import Learner, State, first_state, learner, state_at
 
+STATE = "training_state.safetensors"
+MADE = ("run.toml", "model.safetensors", "config.json", adapter.CONFIG, "tokenizer.json", "tokenizer_config.json", STATE)
 Progress = Callable[[int, int], None]  # merges learned, merges to learn
 
 
@@ -51,6 +62,11 @@ class Run:
     backend: Backend
 
     @property
+    def architecture(self) -> ModuleType:
+        """What computes the model, adapted or not."""
+        return architecture(self.config.model["architecture"])
+
+    @property
     def training(self) -> TrainingConfig:
         return self.config.training
 
@@ -60,7 +76,7 @@ class Run:
 
     @property
     def state_path(self) -> Path:
-        return self.folder / "training_state.safetensors"
+        return self.folder / STATE
 
 
 def begin(folder: Path | str, config: RunConfig, backend: str | Backend | None = None, progress: Progress | None = None) -> Run:
@@ -69,7 +85,7 @@ def begin(folder: Path | str, config: RunConfig, backend: str | Backend | None =
     Raises FileExistsError where there is a run or a model already, and ValueError or OSError for data that will not do.
     """
     folder = Path(folder)
-    taken = [name for name in ("run.toml", "model.safetensors", "config.json", "tokenizer.json") if (folder / name).exists()]
+    taken = [name for name in MADE if (folder / name).exists()]
     if "run.toml" in taken:
         raise FileExistsError(f"{folder} holds a run already; go on with it (refllm resume {folder}), or choose another folder.")
     if taken:
@@ -77,6 +93,7 @@ def begin(folder: Path | str, config: RunConfig, backend: str | Backend | None =
     chosen = choose_backend(config, backend)
     config = dataclasses.replace(
         config,
+        model=_identified(config.model) if config.source else config.model,
         data=dataclasses.replace(config.data, path=_absolute(config.data.path), tokenizer=_absolute(config.data.tokenizer)),
         training=dataclasses.replace(config.training, backend=chosen.name),
     )
@@ -89,7 +106,7 @@ def begin(folder: Path | str, config: RunConfig, backend: str | Backend | None =
         if new:
             shutil.rmtree(folder)
         else:
-            for name in ("run.toml", "tokenizer.json"):
+            for name in MADE:
                 (folder / name).unlink(missing_ok=True)
             shutil.rmtree(folder / "data", ignore_errors=True)
         raise
@@ -132,14 +149,22 @@ def save_checkpoint(run: Run, state: State, best: Best) -> None:
 
 
 def save_model(run: Run, state: State, folder: Path) -> None:
-    """Write the model as a Hugging Face folder."""
+    """Write the model as a Hugging Face folder; where adapters were learned, them alone, in PEFT's format."""
     folder.mkdir(exist_ok=True)
-    checkpoints.save(folder, model(run, state))
+    learned = unpack(state.vector, run.learner.layout)
+    if run.config.lora:
+        base = Model(run.architecture, run.learner.config, run.learner.model.frozen, run.tokenizer)
+        adapter.write(folder, base, learned, run.config.lora, run.config.source)
+    else:
+        checkpoints.save(folder, Model(run.architecture, run.learner.config, learned, run.tokenizer))
 
 
 def model(run: Run, state: State) -> Model:
-    """The model that a state holds."""
-    return Model(run.learner.model, run.learner.config, unpack(state.vector, run.learner.layout), run.tokenizer)
+    """The model that a state holds, with its adapters added if it has some."""
+    params = unpack(state.vector, run.learner.layout)
+    if run.config.lora:
+        params, _ = run.learner.model.adapted(params)
+    return Model(run.architecture, run.learner.config, params, run.tokenizer)
 
 
 def cut_metrics(run: Run, step: int) -> None:
@@ -160,24 +185,76 @@ def _step_of(line: bytes) -> float:
 
 
 def _open(folder: Path, config: RunConfig, backend: Backend, progress: Progress | None) -> Run:
-    """The run in a folder with a run.toml, whose tokenizer and tokens are made where they are missing."""
+    """The run in a folder with a run.toml, whose tokenizer, tokens and first weights are made where they are missing."""
+    whole = (folder / "tokenizer.json").exists() and (folder / STATE).exists()
+    source = _source(folder, config, backend) if config.source and (config.lora or not whole) else None
     if not (folder / "tokenizer.json").exists():
-        _make_tokenizer(config, progress).save(folder / "tokenizer.json")
+        _make_tokenizer(config, source, progress).save(folder / "tokenizer.json")
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     fingerprint = hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
     if not (folder / "data" / "tokens.json").exists():
         data.prepare(data.read_texts(config.data.path), config.data.held_out, tokenizer, fingerprint, folder / "data")
     corpus = data.load(folder / "data", tokenizer, fingerprint)
     data.check(corpus, config.training.context)
+    run = Run(folder, config, _learner(folder, config, source, tokenizer), tokenizer, corpus, backend)
+    if source and not config.lora and not run.state_path.exists():
+        save_checkpoint(run, state_at(source.params, run.learner, backend), Best())
+    return run
+
+
+def _learner(folder: Path, config: RunConfig, source: Model | None, tokenizer: Tokenizer) -> Learner:
+    """What learns: a new model, the one that the run begins at, or adapters of it."""
     module = architecture(config.model["architecture"])
-    learning = learner(module, configs.model_config(config, tokenizer.vocab_size), config.training)
-    return Run(folder, config, learning, tokenizer, corpus, backend)
+    if not config.source:
+        return learner(module, configs.model_config(config, tokenizer.vocab_size), config.training)
+    sizes = source.config if source else module.from_hugging_face(read_config(folder))
+    if tokenizer.vocab_size > sizes.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, but {config.source} knows {sizes.vocab_size}; give its own."
+        )
+    if config.training.context > sizes.max_positions:
+        raise ValueError(
+            f"training.context={config.training.context} is too long: {config.source} has max_positions={sizes.max_positions}."
+        )
+    if config.lora and source:
+        return learner(adapt(module, sizes, dict(source.params), config.lora), sizes, config.training)
+    return learner(module, sizes, config.training)
 
 
-def _make_tokenizer(config: RunConfig, progress: Progress | None) -> Tokenizer:
-    """The tokenizer that data.tokenizer names, or one trained on the training part of the text."""
+def _identified(model: Mapping[str, Any]) -> dict[str, Any]:
+    """[model] with all that says which checkpoint it is: where it lies, its architecture, the hash of its files.
+
+    Raises ValueError where the hash given is another: the checkpoint is not the one that the configuration was made for.
+    """
+    path = Path(_absolute(model["from"]))
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; training goes on from a model's folder or file.")
+    module, found = checkpoints.load(path, "numpy").architecture, sha256(path)
+    if model.get("sha256", found) != found:
+        raise ValueError(f"{path} is not the checkpoint that run.toml speaks of: its sha256 is {found}, not {model['sha256']}.")
+    return {"architecture": module.__name__.rpartition(".")[2], "from": str(path), "sha256": found}
+
+
+def _source(folder: Path, config: RunConfig, backend: Backend) -> Model:
+    """The model that the run begins at. Raises FileNotFoundError, ValueError where it is gone or has changed."""
+    if not Path(config.source).exists():
+        raise FileNotFoundError(
+            f"the run in {folder} begins at {config.source}, which is gone; put it back, or write where it is into run.toml."
+        )
+    _identified(config.model)
+    return checkpoints.load(config.source, backend, config.training.dtype if config.lora else config.training.state_dtype)
+
+
+def _make_tokenizer(config: RunConfig, source: Model | None, progress: Progress | None) -> Tokenizer:
+    """The tokenizer that data.tokenizer names, that of the model the run begins at, or one trained on the text to learn."""
     if config.data.tokenizer:
         return Tokenizer.load(config.data.tokenizer)
+    if source:
+        if source.tokenizer is None:
+            raise ValueError(
+                f"{config.source} has no tokenizer; give the one it was trained with, --tokenizer or data.tokenizer."
+            )
+        return source.tokenizer
     train, _ = data.split(data.read_texts(config.data.path), config.data.held_out)
     return train_bpe(train, config.data.vocab_size, progress=progress)
 

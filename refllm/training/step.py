@@ -6,7 +6,7 @@ where micro-batch i has nᵢ targets that count: so k micro-batches give the gra
 Nothing is read back from the device; the metrics are arrays, which the caller reads when it likes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from refllm.layers.dropout import Dropout
 from refllm.training.adamw import adamw_update, clip, global_norm
 from refllm.training.config import TrainingConfig
 from refllm.training.flat import Layout, arrange, pack, unpack
+from refllm.training.lora import Adapted
 from refllm.training.schedule import learning_rate
 
 IGNORED = -100  # a target that does not count
@@ -40,23 +41,27 @@ class Metrics(NamedTuple):
 class Learner(NamedTuple):
     """What stays the same from step to step."""
 
-    model: ModuleType  # the architecture: forward and backward
+    model: Any  # the architecture, or an Adapted one: forward and backward
     config: Any  # its Config
     layout: Layout
     training: TrainingConfig
 
 
-def learner(model: ModuleType, config: Any, training: TrainingConfig) -> Learner:
+def learner(model: ModuleType | Adapted, config: Any, training: TrainingConfig) -> Learner:
     """A learner of the architecture `model`, with its Config."""
     return Learner(model, config, arrange(model.parameter_shapes(config)), training)
 
 
 def first_state(learner: Learner, backend: Backend) -> State:
     """The state before the first step: the same weights for one seed on every backend, and no moments."""
+    return state_at(learner.model.initialise(learner.config, learner.training.seed), learner, backend)
+
+
+def state_at(params: Mapping[str, Any], learner: Learner, backend: Backend) -> State:
+    """The state before the first step from given weights, which are arrays of NumPy or of the backend."""
     xp = backend.xp
-    vector = pack(learner.model.initialise(learner.config, learner.training.seed), learner.layout)
-    dtype = getattr(xp, learner.training.state_dtype)
-    vector = xp.from_numpy(vector, dtype=dtype)
+    vector, dtype = pack(params, learner.layout), getattr(xp, learner.training.state_dtype)
+    vector = xp.astype(vector, dtype) if isinstance(vector, backend.array_type) else xp.from_numpy(vector, dtype=dtype)
     return State(vector, xp.zeros_like(vector), xp.zeros_like(vector), 0)
 
 

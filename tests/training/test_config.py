@@ -51,7 +51,7 @@ def test_the_file_holds_every_setting_that_has_a_value(tmp_path):
         (changed("model", dmodel=1), r"'dmodel' is not a setting of \[model\]; did you mean 'd_model'\?"),
         (changed("data", file="x"), r"'file' is not a setting of \[data\]"),
         (TABLES | {"trainer": {}}, r"'trainer' is not a table; did you mean 'training'\?"),
-        (changed("model", architecture="rnn"), r"model.architecture='rnn' is not an architecture; choose one of gpt2, llama"),
+        (changed("model", architecture="rnn"), r"model.architecture='rnn' is not an architecture; choose one of .*gpt2, llama"),
         ({"data": TABLES["data"]}, r"model.architecture='' is not an architecture"),
         (TABLES | {"data": {}}, r"data.path must be set in \[data\]"),
         (TABLES | {"training": {"context": 4, "steps": 2}}, r"training.batch, training.learning_rate must be set"),
