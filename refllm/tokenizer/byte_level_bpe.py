@@ -3,8 +3,9 @@
 A short text is encoded word by word, with words remembered; a long one all at once, by arrays. The ids are the same.
 """
 
+import functools
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,6 @@ class ByteLevelBPE:
         unmade = unmade_tokens(unsure, byte_ids, table)
         self._whole = ids if whole_words or not unmade else {token: ids[token] for token in ids if token not in unmade}
         self._byte_ids = byte_ids.tolist()
-        self._word_ids = RememberedWords(self._encode_word)
         self._tables = {"numpy": word_vocabulary(self._whole, byte_ids, table, unmade if whole_words else {})}
         self._ints = np.arange(max(vocabulary) + 1).astype(object)  # the ids as Python's ints, which all lists share
         self._encode_piece(" ", load("numpy").xp)  # and makes the kernels' tables, which the first text need not wait for
@@ -78,6 +78,24 @@ class ByteLevelBPE:
                 raise ValueError(f"merge {rank} makes {token!r}, which is not in the vocabulary.")
             merges[left, right] = Merge(rank, ids[token])
         return cls(vocabulary, merges, pattern, whole_words)
+
+    @functools.cached_property
+    def _word_ids(self) -> RememberedWords:
+        """The ids of words, of all that are tokens to begin with."""
+        known = {}
+        for token, id in self._whole.items():
+            try:
+                known[token.decode()] = (id,)
+            except UnicodeDecodeError:  # a token may be a part of a character, which is no word
+                continue
+        return RememberedWords(self._encode_word, known)
+
+    @functools.cached_property
+    def _lengths(self) -> np.ndarray:
+        """How many bytes each id stands for: (largest id + 1,) int64, 0 where there is none."""
+        lengths = np.zeros(max(self.vocabulary) + 1, np.int64)
+        lengths[list(self.vocabulary)] = [len(token) for token in self.vocabulary.values()]
+        return lengths
 
     def pairs(self) -> list[tuple[int, int]]:
         """The merges as pairs of ids, in order of rank."""
@@ -100,6 +118,29 @@ class ByteLevelBPE:
             end += len(piece)
         return ids
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text. Short texts are encoded side by side, as one long text would be."""
+        ids: list[list[int]] = []
+        for group in grouped(texts, PIECE):
+            if sum(map(len, group)) < LONG or len(group) == 1:
+                ids += map(self.encode, group)
+            else:
+                ids += self._encode_together(group)
+        return ids
+
+    def _encode_together(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """The ids of each of several texts, none empty, by arrays that hold them all."""
+        xp = load("numpy").xp
+        data, starts = zip(*(word_bytes(text, self.pattern, xp) for text in texts), strict=True)
+        ends = np.cumsum([len(of_text) for of_text in data])
+        starts = [of_text + (end - len(d)) for of_text, end, d in zip(starts, ends, data, strict=True)]
+        found = encode_words(np.concatenate(data), np.concatenate(starts).astype(np.int32), self._tables["numpy"])
+        last = np.searchsorted(np.cumsum(self._lengths[found]), ends) + 1
+        first = 0
+        for end in last.tolist():
+            yield self._ints.take(found[first:end]).tolist()
+            first = end
+
     def encode_array(self, text: str, xp: Any) -> Any:
         """The same ids as an array of xp's backend: (tokens,) int32."""
         pieces = [self._encode_piece(piece, xp) for piece in chunked(text, self.pattern, PIECE)]
@@ -108,7 +149,7 @@ class ByteLevelBPE:
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
         """The same ids, and the characters of the text that each covers; one that holds part of a character covers all of it."""
         ids = self.encode(text)
-        return ids, spans_of_bytes(text, (len(self.vocabulary[id]) for id in ids))
+        return ids, spans_of_bytes(text, self._lengths[ids].tolist())
 
     def _encode_word(self, word: str) -> list[int]:
         data = word.encode()
@@ -122,6 +163,20 @@ class ByteLevelBPE:
         if backend not in self._tables:
             self._tables[backend] = moved(self._tables["numpy"], xp)
         return encode_words(*word_bytes(text, self.pattern, xp), self._tables[backend])
+
+
+def grouped(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    """The texts in order, in groups of at most size characters; empty and larger ones alone."""
+    group: list[str] = []
+    room = size
+    for text in texts:
+        if group and (not text or len(text) > room or not group[-1]):
+            yield group
+            group, room = [], size
+        group.append(text)
+        room -= len(text)
+    if group:
+        yield group
 
 
 def merges_and_unsure(merges: dict[tuple[int, int], Merge] | RankMerges, ids: Mapping[bytes, int]):

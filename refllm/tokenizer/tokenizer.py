@@ -178,7 +178,19 @@ class Tokenizer:
         """The ids of each text."""
         if isinstance(texts, str):
             raise TypeError("texts is one str; encode_batch needs several, such as [text]. For one text use encode.")
-        return [self.encode(text, allowed_special, disallowed_special, bos=bos, eos=eos) for text in texts]
+        together = getattr(self.model, "encode_batch", None)
+        if together is None or self._later is not self.model:
+            return [self.encode(text, allowed_special, disallowed_special, bos=bos, eos=eos) for text in texts]
+        parts = [list(self._parts(text, allowed_special, disallowed_special)) for text in texts]
+        encoded = iter(together([part.text for of_text in parts for part in of_text if part.id is None]))
+        before, after = self._end("bos", bos), self._end("eos", eos)
+        batch = []
+        for of_text in parts:
+            ids = list(before)
+            for part in of_text:
+                ids += next(encoded) if part.id is None else [part.id]
+            batch.append(ids + after)
+        return batch
 
     def encode_with_offsets(
         self,
@@ -235,6 +247,12 @@ class Tokenizer:
     def decode_bytes(self, ids: Any, skip_special: bool = False) -> bytes:
         """The bytes of the text that the ids stand for, as in `decode`."""
         ids = _whole_numbers(ids)
+        prefix = self.model.prefix.encode()
+        if not skip_special and (not prefix or self._added_contents.keys().isdisjoint(ids)):
+            try:
+                return b"".join(map(self._bytes.__getitem__, ids)).removeprefix(prefix)
+            except KeyError as error:
+                raise self._unknown(error.args[0]) from None
         if skip_special and self.added_are_words:
             ids = [id for id in ids if id not in self._special_ids]
         tokens = self.stretches(ids) if self.model.prefix else map(self.bytes_of, ids)
@@ -271,7 +289,10 @@ class Tokenizer:
         try:
             return self._bytes[index(id)]
         except KeyError:
-            raise ValueError(f"token id {id} is not in the vocabulary of {self.vocab_size} tokens.") from None
+            raise self._unknown(id) from None
+
+    def _unknown(self, id: int) -> ValueError:
+        return ValueError(f"token id {id} is not in the vocabulary of {self.vocab_size} tokens.")
 
     def is_added(self, id: int) -> bool:
         """Whether an id is that of an added token rather than of the model's vocabulary."""

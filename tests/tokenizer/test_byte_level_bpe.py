@@ -1,5 +1,7 @@
 """The byte-level BPE model."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -121,3 +123,20 @@ def test_a_word_is_its_token_only_where_the_merges_make_it(trained):
 def test_an_empty_token_is_no_word():
     model = ByteLevelBPE.from_merges(BYTES | {256: b"", 257: b"ab"}, [(97, 98)], whole_words=True)
     assert model.encode("abc") == model.encode_array("abc", load("numpy").xp).tolist() == [257, 99]
+
+
+@given(data=st.data())
+def test_texts_encoded_together_have_the_ids_they_have_alone(model, hard_text, data):
+    texts = data.draw(st.lists(hard_text | st.just("") | st.just("ab \n" * 200), max_size=8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(byte_level_bpe, "LONG", 1)
+        patch.setattr(byte_level_bpe, "PIECE", data.draw(st.sampled_from([1, 30, 1000, 1 << 19])))
+        assert model.encode_batch(texts) == [alone(model, text) for text in texts]
+
+
+@given(st.lists(st.text("ab", max_size=4)), st.integers(1, 9))
+def test_groups_hold_the_texts_in_order_and_no_more_than_their_size(texts, size):
+    groups = list(byte_level_bpe.grouped(texts, size))
+    assert [text for group in groups for text in group] == texts
+    assert all(len(group) == 1 or (all(group) and sum(map(len, group)) <= size) for group in groups)
+    assert all(sum(map(len, (*a, b[0]))) > size or not all((*a, *b)) for a, b in itertools.pairwise(groups))

@@ -31,3 +31,11 @@ def test_forgetting_words_changes_no_id(monkeypatch):
     words = ["a", "b", "longer", "c", "d", "a", "longer"]
     assert [ids[word] for word in words] == [tuple(spell(word)) for word in words]
     assert set(ids) == {"d", "a"}
+
+
+def test_known_words_are_never_worked_out_nor_forgotten(monkeypatch):
+    monkeypatch.setattr(remembered, "MOST_WORDS", 2)
+    ids = RememberedWords(spell, {"known": (7,)})
+    for word in ("known", "a", "b", "c", "known"):
+        assert ids[word] == ((7,) if word == "known" else tuple(spell(word)))
+    assert set(ids) == {"known", "c"}
