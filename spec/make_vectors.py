@@ -300,6 +300,36 @@ LLAMA_NAMES = {  # all matrices but the embedding lie transposed
 }
 
 
+BERT_NAMES = {  # the matrices but the embeddings lie transposed
+    "embedding": "bert.embeddings.word_embeddings.weight",
+    "position_embedding": "bert.embeddings.position_embeddings.weight",
+    "type_embedding": "bert.embeddings.token_type_embeddings.weight",
+    "embedding_norm.gain": "bert.embeddings.LayerNorm.weight",
+    "embedding_norm.bias": "bert.embeddings.LayerNorm.bias",
+    "layers.{i}.attention.q": "bert.encoder.layer.{i}.attention.self.query.weight",
+    "layers.{i}.attention.q_bias": "bert.encoder.layer.{i}.attention.self.query.bias",
+    "layers.{i}.attention.k": "bert.encoder.layer.{i}.attention.self.key.weight",
+    "layers.{i}.attention.k_bias": "bert.encoder.layer.{i}.attention.self.key.bias",
+    "layers.{i}.attention.v": "bert.encoder.layer.{i}.attention.self.value.weight",
+    "layers.{i}.attention.v_bias": "bert.encoder.layer.{i}.attention.self.value.bias",
+    "layers.{i}.attention.o": "bert.encoder.layer.{i}.attention.output.dense.weight",
+    "layers.{i}.attention.o_bias": "bert.encoder.layer.{i}.attention.output.dense.bias",
+    "layers.{i}.attention_norm.gain": "bert.encoder.layer.{i}.attention.output.LayerNorm.weight",
+    "layers.{i}.attention_norm.bias": "bert.encoder.layer.{i}.attention.output.LayerNorm.bias",
+    "layers.{i}.ffn.up": "bert.encoder.layer.{i}.intermediate.dense.weight",
+    "layers.{i}.ffn.up_bias": "bert.encoder.layer.{i}.intermediate.dense.bias",
+    "layers.{i}.ffn.down": "bert.encoder.layer.{i}.output.dense.weight",
+    "layers.{i}.ffn.down_bias": "bert.encoder.layer.{i}.output.dense.bias",
+    "layers.{i}.ffn_norm.gain": "bert.encoder.layer.{i}.output.LayerNorm.weight",
+    "layers.{i}.ffn_norm.bias": "bert.encoder.layer.{i}.output.LayerNorm.bias",
+    "head.dense": "cls.predictions.transform.dense.weight",
+    "head.dense_bias": "cls.predictions.transform.dense.bias",
+    "head.norm.gain": "cls.predictions.transform.LayerNorm.weight",
+    "head.norm.bias": "cls.predictions.transform.LayerNorm.bias",
+    "head.bias": "cls.predictions.bias",
+}
+
+
 class Made(NamedTuple):
     """A model of transformers beside its parameters under the specification's names."""
 
@@ -309,7 +339,7 @@ class Made(NamedTuple):
     tensors: dict[str, torch.nn.Parameter]
 
     def transposed(self, name: str) -> bool:
-        return self.op == "llama" and self.tensors[name].ndim == 2 and name != "embedding"
+        return self.op != "gpt2" and self.tensors[name].ndim == 2 and not name.endswith("embedding")
 
     def shown(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         return (tensor.T if self.transposed(name) else tensor).detach().clone()
@@ -409,6 +439,27 @@ def make_llama(**changes: Any) -> Made:
     return made("llama", config, theirs, LLAMA_NAMES)
 
 
+def make_bert(**changes: Any) -> Made:
+    from transformers import BertConfig, BertForMaskedLM
+
+    sizes = {"vocab_size": 7, "d_model": 6, "n_layers": 2, "n_heads": 2, "max_positions": 8, "d_ff": 8, "n_types": 2}
+    config = sizes | {"norm_eps": 1e-12, "activation": "gelu_erf", "padding": None} | changes
+    theirs = BertConfig(
+        vocab_size=config["vocab_size"],
+        hidden_size=config["d_model"],
+        num_hidden_layers=config["n_layers"],
+        num_attention_heads=config["n_heads"],
+        intermediate_size=config["d_ff"],
+        max_position_embeddings=config["max_positions"],
+        type_vocab_size=config["n_types"],
+        layer_norm_eps=config["norm_eps"],
+        hidden_act={"gelu_tanh": "gelu_new", "gelu_erf": "gelu"}[config["activation"]],
+        pad_token_id=config["padding"],
+        attn_implementation="eager",
+    )
+    return made("bert", config, BertForMaskedLM(theirs), BERT_NAMES)
+
+
 def their_scaling(scaling: dict[str, Any]) -> dict[str, Any]:
     """The fields of rope_parameters for the specification's of rope_scaling."""
     names = {"kind": "rope_type", "original_max_position": "original_max_position_embeddings", "amplitude": "attention_factor"}
@@ -427,11 +478,13 @@ def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=-100)
 
 
-def forward_and_backward(made: Made, B: int, T: int) -> Case:
+def forward_and_backward(made: Made, B: int, T: int, more: dict[str, torch.Tensor] | None = None, **theirs: Any) -> Case:
+    """more: further inputs under the specification's names    theirs: under those of transformers"""
     tokens, targets = (torch.randint(0, made.config["vocab_size"], (B, T)) for _ in range(2))
     targets[0, 0] = -100
     inputs = {"config": made.config, "params": made.parameters(), "tokens": tokens, "targets": targets}
-    logits = made.model(tokens).logits
+    inputs |= more or {}
+    logits = made.model(tokens, **theirs).logits
     loss = loss_of(logits, targets)
     loss.backward()
     return {"op": made.op, "inputs": inputs, "outputs": {"logits": logits, "loss": loss} | made.gradients()}
@@ -453,6 +506,22 @@ def llama() -> Iterator[Case]:
         make_llama(**small | {"n_layers": 2}, n_kv_heads=1, window=2, full_layers=[0], qkv_bias=True), 1, 4
     )
     yield forward_and_backward(make_llama(**small, qk_norm=True, rope_scaling=YARN, n_kv_heads=1), 1, 5)
+
+
+def bert() -> Iterator[Case]:
+    for made, padding, types in (
+        (make_bert(), [[False] * 5, [False, True, False, False, True]], [[0] * 5, [0, 0, 1, 1, 1]]),
+        (make_bert(n_layers=1, n_heads=3, activation="gelu_tanh", norm_eps=1e-5), [[False] * 4], [[0] * 4]),
+        (make_bert(n_layers=1, n_types=3, padding=4), [[True, False, False, False]], [[0, 2, 1, 2]]),
+    ):
+        valid, token_types = ~torch.tensor(padding), torch.tensor(types)
+        yield forward_and_backward(
+            made,
+            *valid.shape,
+            {"valid": valid, "token_types": token_types},
+            attention_mask=valid.long(),
+            token_type_ids=token_types,
+        )
 
 
 def prefill_decode() -> Iterator[Case]:
@@ -630,6 +699,7 @@ PAGES: dict[str, Callable[[], Iterator[Case]]] = {
     "layers/blockwise_attention": blockwise_attention,
     "layers/dropout": dropout,
     "layers/cross_entropy": cross_entropy,
+    "models/bert": bert,
     "models/gpt2": gpt2,
     "models/llama": llama,
     "training/adamw": adamw,

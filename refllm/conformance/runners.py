@@ -91,10 +91,11 @@ def model_config(name: str, fields: dict[str, Any]) -> Any:
 
 def model(name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     """Logits, loss, and the gradient of every parameter."""
-    module = architecture(name)
-    output = module.forward(inputs["params"], inputs["tokens"], model_config(name, inputs["config"]))
+    module, how = architecture(name), {n: inputs[n] for n in ("valid", "token_types") if n in inputs}
+    output = module.forward(inputs["params"], inputs["tokens"], model_config(name, inputs["config"]), **how)
     loss, judged = cross_entropy(output.logits, inputs["targets"])
     dlogits = cross_entropy_backward(namespace(loss).ones_like(loss), judged)
+    loss = loss if output.auxiliary is None else loss + output.auxiliary
     gradients = module.backward(dlogits, output.saved)
     return {"logits": output.logits, "loss": loss} | {f"d{n}": g for n, g in gradients.items()}
 
@@ -156,8 +157,10 @@ def sampled(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 RUNNERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "bert": lambda inputs: model("bert", inputs),
     "gpt2": lambda inputs: model("gpt2", inputs),
     "llama": lambda inputs: model("llama", inputs),
+    "mixtral": lambda inputs: model("mixtral", inputs),
     "decode": greedy_decoding,
     "adamw_update": adamw_update,
     "clip": clip,
@@ -167,7 +170,7 @@ RUNNERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "top_p": kept(sampling.top_p),
     "sample": sampled,
 }
-WHOLE = ("gpt2", "llama", "decode")  # held to the scatter of their results under random rounding
+WHOLE = ("bert", "gpt2", "llama", "mixtral", "decode")  # held to the scatter of their results under random rounding
 
 
 def run(op: str, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,11 @@
 import importlib
 from types import ModuleType
 
-ARCHITECTURES = {"gpt2": "refllm.models.gpt2", "llama": "refllm.models.llama"}
+ARCHITECTURES = {
+    "bert": "refllm.models.bert",
+    "gpt2": "refllm.models.gpt2",
+    "llama": "refllm.models.llama",
+}
 
 
 def architecture(name: str) -> ModuleType:

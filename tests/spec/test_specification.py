@@ -264,7 +264,13 @@ LLAMA = {
     "rope_theta": 50.0,
 }
 GPT2 = {"vocab_size": 5, "d_model": 4, "n_layers": 2, "n_heads": 2, "d_ff": 3, "max_positions": 6}
+BERT = GPT2 | {"n_types": 2}
 MODELS = [
+    ("bert", BERT),
+    (
+        "bert",
+        BERT | {"n_heads": 1, "n_layers": 1, "activation": "gelu_tanh", "pooler": True, "next_sentence": True, "n_types": 1},
+    ),
     ("gpt2", GPT2),
     ("gpt2", GPT2 | {"n_heads": 1, "n_layers": 1, "activation": "gelu_erf", "norm_eps": 0.25}),
     ("llama", LLAMA | {"n_kv_heads": 2}),
@@ -301,6 +307,7 @@ def test_a_models_table_and_count_are_those_of_its_parameters(name, fields):
     config = architecture(name).Config(**fields)
     letters = {"V": "vocab_size", "D": "d_model", "H": "n_heads", "G": "n_kv_heads", "K": "d_head", "F": "d_ff"}
     letters |= {"P": "max_positions", "L": "n_layers"}
+    letters |= {"n_types": "n_types", "head": "head", "pooler": "pooler", "next_sentence": "next_sentence"}
     letters |= {flag: flag for flag in ("tied", "qkv_bias", "o_bias", "ffn_bias", "qk_norm")}
     sizes = {letter: getattr(config, field, None) for letter, field in letters.items()}
     rows = specification.entries(f"models/{name}", "Parameter")
@@ -313,6 +320,7 @@ def test_a_models_table_and_count_are_those_of_its_parameters(name, fields):
         del stated["lm_head"]
     shapes = architecture(name).parameter_shapes(config)
     optional = [n for n in stated if n.endswith(("q_norm", "k_norm")) or (name == "llama" and n.endswith("_bias"))]
+    optional += [n for n in stated if n.startswith(("pooler.", "next_sentence."))]
     for absent in [n for n in optional if n not in shapes]:
         del stated[absent]
     assert stated == shapes
