@@ -3,17 +3,19 @@
 from pathlib import Path
 
 from refllm.array_api import Backend
-from refllm.checkpoints import gguf_model, hugging_face, llama2c
+from refllm.checkpoints import adapter, gguf_model, hugging_face, llama2c
 from refllm.checkpoints.hugging_face import CONFIG
+from refllm.checkpoints.lazy import LazyParameters
 from refllm.checkpoints.shards import LARGEST
 from refllm.models.model import Model
 
-__all__ = ["load", "save"]
+__all__ = ["LazyParameters", "load", "save"]
 
 
 def load(path: str | Path, backend: str | Backend | None = None, dtype: str | None = None) -> Model:
     """Read a model from a Hugging Face folder, a llama2.c .bin or a GGUF file; its first bytes tell which.
 
+    A folder of PEFT's, which holds an adapter, gives the model that it adapts, with the adapter added.
     Its parameters stay in the file until they are used.
     backend: where its parameters live; None: the one in use    dtype: of the parameters, such as "float32"; None: the file's own
     Raises OSError where a file is missing, ValueError where one does not hold what it should.
@@ -23,6 +25,8 @@ def load(path: str | Path, backend: str | Backend | None = None, dtype: str | No
         raise FileNotFoundError(
             f"{path} does not exist; a model is a folder with config.json and model.safetensors, a llama2.c .bin or a .gguf."
         )
+    if adapter.is_adapter(path):
+        return adapter.read_model(path, backend, dtype)
     if path.is_dir():
         found = sorted(path.glob("*.gguf")) if not (path / CONFIG).exists() else []
         if len(found) > 1:
