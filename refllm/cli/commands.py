@@ -10,6 +10,7 @@ COMMANDS = {
     "quickstart": "Train a small Llama on the Python language reference and let it write.",
     "train": "Train a model on a text file or a folder of them.",
     "resume": "Go on with a run where it stopped, bit for bit.",
+    "merge": "Make a whole model of an adapter and the model that it adapts.",
     "generate": "Continue a prompt with a trained model.",
     "tokenize": "Turn texts into token ids.",
     "detokenize": "Turn token ids into text.",

@@ -16,7 +16,7 @@ def resume(
     """
     from rich.console import Console
 
-    from refllm.cli.session import next_steps, show_run, tokenizer_progress, train_watched
+    from refllm.cli.session import after_training, next_steps, show_run, tokenizer_progress, train_watched
     from refllm.training.run import first_or_last_state, reopen
 
     console = Console(highlight=False)
@@ -29,4 +29,4 @@ def resume(
     else:
         console.print(f"  Going on after step {step:,}.")
         best = train_watched(console, opened)
-    next_steps(console, [("let it continue a prompt", f'refllm generate {best} "…"')])
+    next_steps(console, after_training(opened, best))

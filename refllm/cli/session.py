@@ -44,6 +44,8 @@ def show_run(console: Console, run: Run) -> None:
     per_token = f"{n_train / len(corpus.train):.2f} bytes of text each"
     table.add_row("  tokens", f"{len(corpus.train):,} to learn, {per_token}; vocabulary {run.tokenizer.vocab_size:,}")
     table.add_row("  model", describe_model(run))
+    if run.config.source:
+        table.add_row("  from", f"{escape(run.config.source)}, its weights in {run.weights_dtype}")
     step, passes = (
         f"{t.batch * t.accumulation} × {t.context} tokens",
         f"{t.steps * tokens / len(corpus.train):.1f} times the text",
@@ -60,11 +62,23 @@ def describe_model(run: Run) -> str:
     from refllm.models.parameters import count as count_parameters
 
     config, name = run.learner.config, run.config.model["architecture"]
-    n = count(count_parameters(run.learner.model.parameter_shapes(config)))
+    n = count(count_parameters(run.architecture.parameter_shapes(config)))
     heads = f"{config.n_heads} heads"
     if getattr(config, "n_kv_heads", config.n_heads) != config.n_heads:
         heads += f" on {config.n_kv_heads} of keys and values"
-    return f"{name}, {n} parameters: {config.n_layers} layers, {config.d_model} wide, {heads}"
+    described = f"{name}, {n} parameters: {config.n_layers} layers, {config.d_model} wide, {heads}"
+    if lora := run.config.lora:
+        adapters = f"rank {lora.rank} on {', '.join(lora.targets)}: {count(run.learner.layout.size)} parameters learn"
+        described += f"\nadapters of {adapters}"
+    return described
+
+
+def after_training(run: Run, best: Path) -> list[tuple[str, str]]:
+    """What may follow a run, and the commands for it."""
+    steps = [("let it continue a prompt", f'refllm generate {best} "…"')]
+    if run.config.lora:
+        steps.append(("make a whole model of it", f"refllm merge {best} {run.folder.with_name(run.folder.name + '-merged')}"))
+    return steps
 
 
 def train_watched(console: Console, run: Run) -> Path:
@@ -89,7 +103,8 @@ def say_what_is_there(console: Console, run: Run, better: Best | None, drawn: bo
     table = Table.grid(padding=(0, 2))
     table.add_column(style="cyan", no_wrap=True)
     table.add_column()
-    holds = f"the model, a Hugging Face folder, and all that resuming needs: {size(folder_size(run.folder))}"
+    what = "the adapter, a folder of PEFT's" if run.config.lora else "the model, a Hugging Face folder"
+    holds = f"{what}, and all that resuming needs: {size(folder_size(run.folder))}"
     table.add_row(f"  {escape(str(run.folder))}", holds)
     if better is not None:
         table.add_row("    best", f"the model of step {better.step:,}, with the lowest held-out loss")

@@ -56,7 +56,13 @@ TRAINING = {
     "checkpoint_every": "Steps between checkpoints.",
     "dtype": "float32, float64 or bfloat16.",
 }
-TABLES = {"model": MODEL, "data": DATA, "training": TRAINING}
+LORA = {
+    "rank": "Learn adapters of this rank in place of the weights, which stay as they are (with --from).",
+    "targets": "Matrices that have one, between commas: q,v or q_proj,v_proj, or all-linear for those of all blocks.",
+    "alpha": "Adapters are added times alpha / rank; the rank if not given.",
+    "rank_stabilised": "true: times alpha / √rank.",
+}
+TABLES = {"model": MODEL, "data": DATA, "training": TRAINING, "lora": LORA}
 NO_FLAG = {"model.vocab_size", "model.rope_scaling", "data.path", "training.backend"}  # from the data; none; --data; --backend
 
 # The quickstart's settings, and what refllm train begins from. The text is short and read more than ten times, so what keeps the
@@ -81,6 +87,20 @@ BEGINNING: dict[str, dict[str, Any]] = {
 }
 
 
+# What refllm train --from begins from in its place: the weights are good already, so steps are few and small. Adapters learn at
+# ten times the rate, as their product with a matrix that begins at zero moves the weights less.
+GOING_ON: dict[str, Any] = {
+    "steps": 200,
+    "learning_rate": 1e-4,
+    "warmup_steps": 20,
+    "beta2": 0.95,
+    "weight_decay": 0.1,
+    "dropout": 0.0,
+    "evaluate_every": 50,
+}
+ADAPTING = {"learning_rate": 1e-3}
+
+
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command a flag for every setting: those given arrive as its argument `settings`, {"training.steps": "800"}."""
     signature = inspect.signature(command)
@@ -88,7 +108,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     flags = {}
     for table, descriptions in TABLES.items():
         for name, meaning in descriptions.items():
-            flag, panel = f"--{name.replace('_', '-')}", table.capitalize()
+            flag, panel = flag_of(table, name), table.capitalize()
             option = typer.Option(flag, help=meaning, metavar="VALUE", rich_help_panel=panel, show_default=False)
             kind = Annotated[str | None, option]
             flags[f"{table}_{name}"] = (f"{table}.{name}", kind)
@@ -105,39 +125,57 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
+def flag_of(table: str, name: str) -> str:
+    """The flag of a setting: --learning-rate, --lora-rank."""
+    return f"--{'lora-' if table == 'lora' else ''}{name.replace('_', '-')}"
+
+
 def free_folder(folder: Path) -> Path:
     """The folder, or the first of folder-2, folder-3, … that does not exist yet."""
     candidates = (folder if n == 1 else folder.with_name(f"{folder.name}-{n}") for n in itertools.count(1))
     return next(candidate for candidate in candidates if not candidate.exists())
 
 
-def configured(path: Path | None, settings: Mapping[str, str], file: Path | None = None) -> Any:
+def configured(path: Path | None, settings: Mapping[str, str], file: Path | None = None, source: Path | None = None) -> Any:
     """The RunConfig of a text and the settings given, over those of a file, or of BEGINNING where there is no file.
 
+    source: the checkpoint that the run begins at, in place of a model of the file or of BEGINNING
     What BEGINNING's sizes depend on follows those given: the heads' width and the feed-forward part's from d_model and
     n_heads, the warm-up and the evaluations from a smaller number of steps.
     Raises ValueError for a setting that will not do, by its name.
     """
     from refllm.training import config as configs
 
+    model = {"from": str(source)} if source else {}
     if file is not None:
-        return configs.override(configs.read(file), dict(settings) | ({"data.path": str(path)} if path else {}))
+        read = configs.read(file)
+        chosen = configs.RunConfig(model, read.data, read.training, read.lora) if source else read
+        return configs.override(chosen, dict(settings) | ({"data.path": str(path)} if path else {}))
     tables = {name: dict(table) for name, table in BEGINNING.items()} | {"data": BEGINNING["data"] | {"path": str(path)}}
-    architecture = settings.get("model.architecture", "llama")
-    if architecture != "llama":
-        tables["model"] = {"architecture": architecture} | {n: tables["model"][n] for n in ("d_model", "n_layers", "n_heads")}
-    model = tables["model"]
-    d_model, n_heads = (_number(settings.get(f"model.{n}"), model[n]) for n in ("d_model", "n_heads"))
-    if architecture == "gpt2":
-        model["d_ff"] = 4 * d_model
-    elif architecture == "llama":
-        model |= {"n_kv_heads": n_heads, "d_head": d_model // n_heads, "d_ff": -(-8 * d_model // 3 // 32) * 32}
     training = tables["training"]
+    if source:
+        tables["model"] = model
+        training |= GOING_ON | (ADAPTING if any(name.startswith("lora.") for name in settings) else {})
+    else:
+        tables["model"] = _sizes(settings)
     steps = _number(settings.get("training.steps"), training["steps"])
     training["warmup_steps"] = min(training["warmup_steps"], steps // 10)
     for every in ("evaluate_every", "checkpoint_every"):
         training[every] = min(training[every], -(-steps // 2))
     return configs.override(configs.from_tables(tables), settings)
+
+
+def _sizes(settings: Mapping[str, str]) -> dict[str, Any]:
+    """BEGINNING's model in the architecture, and of the width, that is asked for."""
+    model, architecture = dict(BEGINNING["model"]), settings.get("model.architecture", "llama")
+    if architecture != "llama":
+        model = {"architecture": architecture} | {n: model[n] for n in ("d_model", "n_layers", "n_heads")}
+    d_model, n_heads = (_number(settings.get(f"model.{n}"), model[n]) for n in ("d_model", "n_heads"))
+    if architecture == "gpt2":
+        model["d_ff"] = 4 * d_model
+    elif architecture == "llama":
+        model |= {"n_kv_heads": n_heads, "d_head": d_model // n_heads, "d_ff": -(-8 * d_model // 3 // 32) * 32}
+    return model
 
 
 def _number(given: str | None, otherwise: int) -> int:

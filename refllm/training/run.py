@@ -67,6 +67,11 @@ class Run:
         return architecture(self.config.model["architecture"])
 
     @property
+    def weights_dtype(self) -> str:
+        """The dtype that the weights have while they are trained, or adapted."""
+        return self.training.dtype if self.config.lora else self.training.state_dtype
+
+    @property
     def training(self) -> TrainingConfig:
         return self.config.training
 
@@ -242,6 +247,8 @@ def _source(folder: Path, config: RunConfig, backend: Backend) -> Model:
             f"the run in {folder} begins at {config.source}, which is gone; put it back, or write where it is into run.toml."
         )
     _identified(config.model)
+    if config.lora and adapter.is_adapter(config.source):
+        raise ValueError(f"{config.source} is an adapter itself; make a whole model of it first: refllm merge.")
     return checkpoints.load(config.source, backend, config.training.dtype if config.lora else config.training.state_dtype)
 
 
