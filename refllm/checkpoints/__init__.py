@@ -5,11 +5,10 @@ from pathlib import Path
 from refllm.array_api import Backend
 from refllm.checkpoints import adapter, gguf_model, hugging_face, llama2c
 from refllm.checkpoints.hugging_face import CONFIG
-from refllm.checkpoints.lazy import LazyParameters
 from refllm.checkpoints.shards import LARGEST
 from refllm.models.model import Model
 
-__all__ = ["LazyParameters", "load", "save"]
+__all__ = ["load", "save"]
 
 
 def load(path: str | Path, backend: str | Backend | None = None, dtype: str | None = None) -> Model:

@@ -231,7 +231,7 @@ def _size(name: str, kind: int, shape: tuple[int, ...]) -> int:
     elif kind in QUANTISED:
         _, block, size = QUANTISED[kind]
     else:
-        known = ", ".join(name for name, *_ in (*PLAIN.values(), *QUANTISED.values()))
+        known = ", ".join([name for name, _ in PLAIN.values()] + [name for name, _, _ in QUANTISED.values()])
         raise ValueError(f"{name!r} is stored in type {kind} of ggml; {known} can be read")
     if math.prod(filter(None, shape)) >= MOST or (shape[-1] if shape else 1) % block:
         raise ValueError(f"{name!r} has the shape {shape}, which its blocks of {block} numbers cannot have")

@@ -15,9 +15,8 @@ from refllm.array_api import Backend, load
 from refllm.checkpoints import gguf_file
 from refllm.checkpoints.gguf_file import GGUF, Stored, package
 from refllm.checkpoints.gguf_tokenizer import read_tokenizer
-from refllm.checkpoints.lazy import LazyParameters
 from refllm.checkpoints.llama2c import halves_from_pairs
-from refllm.checkpoints.names import architecture_of, by_our_names, common_dtype, floating, read_configuration
+from refllm.checkpoints.names import architecture_of, by_our_names, parameters, read_configuration
 from refllm.checkpoints.tensor_file import Tensor
 from refllm.layers.rope import rope_frequencies
 from refllm.models.model import Model
@@ -52,8 +51,7 @@ def read_model(path: str | Path, backend: str | Backend | None = None, dtype: st
     module = architecture_of(fields, str(path))
     config = read_configuration(fields, module, len(file.tensors), str(path))
     tensors = by_our_names(by_hugging_face_names(file, fields, module.hugging_face_names(config)), module, config, str(path))
-    wanted = floating(dtype or common_dtype(tensors, computing.xp), computing.xp)
-    return Model(module, config, LazyParameters(tensors, computing, wanted), read_tokenizer(file.metadata, path))
+    return Model(module, config, parameters(tensors, computing, dtype), read_tokenizer(file.metadata, path))
 
 
 class Fields:
@@ -61,9 +59,10 @@ class Fields:
 
     def __init__(self, file: GGUF, path: Path):
         self.file, self.path = file, path
-        self.architecture = file.metadata.get("general.architecture")
-        if not isinstance(self.architecture, str) or self.architecture not in MODEL_TYPES:
-            raise ValueError(f"{path} has general.architecture={self.architecture!r}; {', '.join(MODEL_TYPES)} can be read.")
+        name = file.metadata.get("general.architecture")
+        if not isinstance(name, str) or name not in MODEL_TYPES:
+            raise ValueError(f"{path} has general.architecture={name!r}; {', '.join(MODEL_TYPES)} can be read.")
+        self.architecture: str = name
         parts = file.metadata.get("split.count", 1)
         if type(parts) is not int or parts > 1:
             raise ValueError(f"{path} is one of {parts} parts of a model; join them with `llama-gguf-split --merge`.")

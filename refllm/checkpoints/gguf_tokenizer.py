@@ -18,7 +18,7 @@ from refllm.tokenizer.words.patterns import GPT2, LLAMA3, O200K, QWEN2
 
 LONGEST = 1024  # characters of a token; merges are found by cutting each at every place
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # token_type, as SentencePiece numbers them
-PATTERNS = {
+PATTERNS: dict[str, str | tuple[str, ...]] = {
     "gpt-2": GPT2,
     "gpt2": GPT2,
     "phi-2": GPT2,
@@ -66,7 +66,7 @@ class _Metadata:
     def list_of(self, name: str, kind: type, length: int | None = None) -> list[Any]:
         """A list. Raises ValueError where there is none, or one of another type or length."""
         value = self.fields.get(f"tokenizer.ggml.{name}")
-        values = value.tolist() if hasattr(value, "tolist") else value
+        values = value if value is None or isinstance(value, list) else getattr(value, "tolist", list)()
         if not isinstance(values, list) or not all(type(v) is kind for v in values) or length not in (None, len(values)):
             wanted = f"{'' if length is None else f'{length} '}{kind.__name__} values"
             raise ValueError(f"tokenizer.ggml.{name} is not the list of {wanted} that it must be.")

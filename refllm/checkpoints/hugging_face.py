@@ -9,16 +9,15 @@ from typing import Any
 from refllm.array_api import Backend, load
 from refllm.atomic import write_atomically
 from refllm.checkpoints import json_file, shards
-from refllm.checkpoints.lazy import LazyParameters, once
+from refllm.checkpoints.lazy import once
 from refllm.checkpoints.names import (
     DTYPE_NAMES,
     architecture_of,
     by_our_names,
     by_present_names,
     by_their_names,
-    common_dtype,
     dtype_name,
-    floating,
+    parameters,
     read_configuration,
 )
 from refllm.models.model import Model
@@ -41,8 +40,7 @@ def read_model(folder: str | Path, backend: str | Backend | None = None, dtype: 
     if hasattr(module, "fitted"):  # an architecture with parts that config.json does not tell of
         config = module.fitted(config, stored)
     tensors = by_our_names(stored, module, config, WEIGHTS)
-    wanted = floating(dtype or common_dtype(tensors, computing.xp), computing.xp)
-    return Model(module, config, LazyParameters(tensors, computing, wanted), read_tokenizer(folder))
+    return Model(module, config, parameters(tensors, computing, dtype), read_tokenizer(folder))
 
 
 def write_model(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from refllm.array_api import Backend
-from refllm.checkpoints.tensor_file import Tensor
+from refllm.checkpoints.tensor_file import Tensor, common_dtype
 
 
 class LazyParameters(Mapping[str, Any]):
@@ -38,6 +38,11 @@ class LazyParameters(Mapping[str, Any]):
             return self._backend.xp.from_numpy(values, self._dtype)
         view = values.dtype == self._dtype and values.flags.aligned
         return values if view else values.astype(self._dtype)
+
+    @property
+    def stored(self) -> str:
+        """The dtype, by name, that holds every tensor of the file exactly, such as "bfloat16"."""
+        return common_dtype(self._tensors)
 
     def __contains__(self, name: object) -> bool:
         return name in self._tensors

@@ -24,8 +24,8 @@ import numpy as np
 
 from refllm.array_api import Backend, load, namespace
 from refllm.atomic import replacing
-from refllm.checkpoints.lazy import LazyParameters, once
-from refllm.checkpoints.names import floating
+from refllm.checkpoints.lazy import once
+from refllm.checkpoints.names import parameters
 from refllm.checkpoints.tensor_file import Tensor
 from refllm.layers.rope import rope_frequencies
 from refllm.models import llama
@@ -66,8 +66,7 @@ def read_model(path: str | Path, backend: str | Backend | None = None, dtype: st
     data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r", offset=start))
     rows = dict(_plain(data, config, version) if version < 2 else _quantised(path, data, config, group))
     tensors = {name: _ours(name, rows[name], config) for name in llama.parameter_shapes(config)}
-    params = LazyParameters(tensors, computing, floating(dtype or "float32", computing.xp))
-    return Model(llama, config, params, _tokenizer(path.with_name("tokenizer.bin"), config))
+    return Model(llama, config, parameters(tensors, computing, dtype), _tokenizer(path.with_name("tokenizer.bin"), config))
 
 
 def write_model(path: str | Path, model: Model, told: Callable[[int], None] = lambda n: None) -> None:

@@ -12,13 +12,12 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from refllm.array_api import namespace
-from refllm.checkpoints.lazy import once
-from refllm.checkpoints.tensor_file import Tensor
+from refllm.array_api import Backend, namespace
+from refllm.checkpoints.lazy import LazyParameters, once
+from refllm.checkpoints.tensor_file import DTYPE_NAMES, Tensor, common_dtype
 from refllm.models import ARCHITECTURES, architecture
 from refllm.models.model import Model
 
-DTYPE_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}  # the floating ones
 LOOPED = ("num_hidden_layers", "n_layer", "num_local_experts", "num_experts")  # fields that say how many tensors there are
 
 
@@ -75,7 +74,11 @@ def by_present_names(tensors: Mapping[str, Tensor], module: ModuleType) -> dict[
             name = re.sub(old, new, name)
         return name
 
-    return {present(name): tensor for name, tensor in tensors.items()}
+    renamed = {present(name): tensor for name, tensor in tensors.items()}
+    if len(renamed) < len(tensors):
+        twice = next(name for name in tensors if name != present(name) and present(name) in tensors)
+        raise ValueError(f"the checkpoint holds both {twice} and {present(twice)}, which are names of one tensor.")
+    return renamed
 
 
 def by_our_names(tensors: Mapping[str, Tensor], module: ModuleType, config: Any, where: str) -> dict[str, Tensor]:
@@ -149,11 +152,13 @@ def by_their_names(model: Model, dtype: str) -> dict[str, Tensor]:
     return tensors
 
 
-def common_dtype(tensors: Mapping[str, Tensor], xp: Any) -> str:
-    """The dtype that holds every tensor exactly, if the backend computes in it; else float32."""
-    stored = {DTYPE_NAMES.get(tensor.dtype, "float32") for tensor in tensors.values()}
-    wanted = stored.pop() if len(stored) == 1 else ("float64" if "float64" in stored else "float32")
-    return wanted if wanted in xp.dtypes() else "float32"
+def parameters(tensors: Mapping[str, Tensor], backend: Backend, dtype: str | None) -> LazyParameters:
+    """The tensors of a file as a model's parameters, none of them read yet.
+
+    dtype: of the parameters; None: that of the file where the backend computes in it, else float32
+    """
+    own = common_dtype(tensors)
+    return LazyParameters(tensors, backend, floating(dtype or (own if own in backend.xp.dtypes() else "float32"), backend.xp))
 
 
 def floating(name: str, xp: Any) -> Any:

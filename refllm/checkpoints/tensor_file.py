@@ -33,6 +33,7 @@ DTYPES = {
 }
 
 
+DTYPE_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}  # the floating ones
 MOST = 1 << 60  # bytes or numbers; a header that speaks of more is damaged
 
 
@@ -145,11 +146,27 @@ def write_to(
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)  # the tensors then lie aligned
     file.write(len(head).to_bytes(8, "little") + head)
-    for tensor in tensors.values():
-        values = tensor.values()
-        numbers = to_bfloat16(values) if tensor.dtype == "BF16" else values
-        file.write(np.ascontiguousarray(numbers, dtype=DTYPES[tensor.dtype]).data.cast("B") if numbers.size else b"")
+    for name, tensor in tensors.items():
+        file.write(_stored(name, tensor).data.cast("B") if math.prod(tensor.shape) else b"")
         told(size_of(tensor))
+
+
+def _stored(name: str, tensor: Tensor) -> np.ndarray:
+    """A tensor's numbers as they lie in a file. Raises ValueError where float16 cannot hold one."""
+    values = tensor.values()
+    if tensor.dtype == "BF16":
+        return np.ascontiguousarray(to_bfloat16(values), dtype=DTYPES["BF16"])
+    with np.errstate(over="ignore"):
+        stored = np.ascontiguousarray(values, dtype=DTYPES[tensor.dtype])
+    if tensor.dtype == "F16" and np.any(beyond := np.isinf(stored) & np.isfinite(values)):
+        raise ValueError(f"{name} holds {values[beyond][0]:g}, which float16 cannot hold; store bfloat16 or float32 instead.")
+    return stored
+
+
+def common_dtype(tensors: Mapping[str, Tensor]) -> str:
+    """The dtype, by name, that holds every tensor exactly; that of others than floating ones is float32."""
+    stored = {DTYPE_NAMES.get(tensor.dtype, "float32") for tensor in tensors.values()}
+    return stored.pop() if len(stored) == 1 else ("float64" if "float64" in stored else "float32")
 
 
 def size_of(tensor: Tensor) -> int:

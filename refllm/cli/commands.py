@@ -12,6 +12,8 @@ COMMANDS = {
     "resume": "Go on with a run where it stopped, bit for bit.",
     "merge": "Make a whole model of an adapter and the model that it adapts.",
     "generate": "Continue a prompt with a trained model.",
+    "info": "Tell what a checkpoint is and what it costs, without reading its weights.",
+    "convert": "Write a checkpoint in another format or dtype.",
     "tokenize": "Turn texts into token ids.",
     "detokenize": "Turn token ids into text.",
     "tokenizer": "Train a tokenizer, look into one, compare several.",
