@@ -98,7 +98,7 @@ def forward_flops(architecture: ModuleType, config: Any, context: int) -> Flops:
     matrices = count(position_matrices(architecture, config))
     width = config.n_heads * config.d_head
     attended = sum(context if window is None else min(context, window) for window in windows(config))
-    return Flops(2 * matrices, 4 * width * attended, 2 * count(head_matrix(architecture, config)))
+    return Flops(2 * matrices, 4 * width * attended, 2 * count(head_matrix(config)))
 
 
 def kaplan_flops(architecture: ModuleType, config: Any, context: int) -> int:
@@ -132,14 +132,14 @@ def prefill_memory(architecture: ModuleType, config: Any, n_tokens: int, dtype: 
     its scores, as the readable definition does, needs some 4 · H · n_tokens² numbers more.
     """
     weights, size = parameters(architecture, config).total * itemsize(dtype), itemsize(dtype)
-    numbers = 2 * n_tokens * kept_per_token(architecture, config) // config.n_layers + config.vocab_size
+    numbers = 2 * n_tokens * kept_per_token(architecture, config) // config.n_layers + logits(config)
     return Memory(weights, cache_bytes(architecture, config, n_tokens, dtype), numbers * size)
 
 
 def decoding_memory(architecture: ModuleType, config: Any, context: int, dtype: str) -> Memory:
     """Bytes needed to write one token more, of which the last attends `context` positions."""
     weights, size = parameters(architecture, config).total * itemsize(dtype), itemsize(dtype)
-    numbers = 2 * kept_per_token(architecture, config) // config.n_layers + config.n_heads * context + config.vocab_size
+    numbers = 2 * kept_per_token(architecture, config) // config.n_layers + config.n_heads * context + logits(config)
     return Memory(weights, cache_bytes(architecture, config, context, dtype), numbers * size)
 
 
@@ -150,7 +150,7 @@ def training_memory(architecture: ModuleType, config: Any, n_tokens: int, dtype:
     """
     N, size = parameters(architecture, config).total, itemsize(dtype)
     state = max(4, size)
-    numbers = n_tokens * (kept_per_token(architecture, config) + 2 * config.vocab_size)
+    numbers = n_tokens * (kept_per_token(architecture, config) + 2 * logits(config))
     return TrainingMemory(N * state + (N * size if size < state else 0), N * state, 2 * N * state, numbers * size)
 
 
@@ -186,9 +186,14 @@ def position_matrices(architecture: ModuleType, config: Any) -> Shapes:
     }
 
 
-def head_matrix(architecture: ModuleType, config: Any) -> Shapes:
-    """The matrix from features to logits, be it the embedding once more; none where a model has no head."""
-    return {"head": (config.d_model, config.vocab_size)} if getattr(config, "head", True) else {}
+def head_matrix(config: Any) -> Shapes:
+    """The matrix from features to logits, be it the embedding once more."""
+    return {"head": (config.d_model, logits(config))}
+
+
+def logits(config: Any) -> int:
+    """How many logits a position has; 0 where a model has no head."""
+    return config.vocab_size if getattr(config, "head", True) else 0
 
 
 def kept_per_token(architecture: ModuleType, config: Any) -> int:

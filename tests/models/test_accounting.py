@@ -1,6 +1,7 @@
 """What a model costs: against published figures, against products counted while models run, and against memory measured."""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from refllm.array_api import kernels, load
 from refllm.conformance.specification import definitions
 from refllm.decoding import new_cache
 from refllm.decoding.generate import prefill
-from refllm.models import accounting, architecture, gpt2, llama, mixtral
+from refllm.models import accounting, architecture, bert, gemma, gpt2, llama, mixtral
 from refllm.models.model import Model
 
 GPT2 = gpt2.SIZES["gpt2"]
@@ -19,6 +20,9 @@ LLAMA_2_7B = llama.Config(32_000, 4096, 32, 32, 32, 128, 11_008, 4096)
 LLAMA_2_70B = llama.Config(32_000, 8192, 80, 64, 8, 128, 28_672, 4096)
 MISTRAL_7B = llama.Config(32_000, 4096, 32, 32, 8, 128, 14_336, 32_768, window=4096)
 MIXTRAL_8X7B = mixtral.Config(32_000, 4096, 32, 32, 8, 128, 14_336, n_experts=8, top_k=2, max_positions=32_768)
+GEMMA = gemma.Config(  # Gemma 2 2B, whose even layers see a window
+    *(256_000, 2304, 26, 8, 4, 256, 9216, 256, 8192), window=4096, full_layers=tuple(range(1, 26, 2)), attention_softcap=50.0
+)
 STORIES260K = llama.Config(512, 64, 5, 8, 4, 8, 172, 512, tied=True)
 
 SMALL = {
@@ -58,6 +62,7 @@ def test_gpt2_needs_the_flops_that_nanogpt_counts():
         (llama, LLAMA_2_70B, "float16", 327_680),
         (llama, MISTRAL_7B, "bfloat16", 131_072),
         (mixtral, MIXTRAL_8X7B, "bfloat16", 131_072),
+        (gemma, GEMMA, "bfloat16", 106_496),
         (llama, STORIES260K, "float32", 1_280),
     ],
 )
@@ -75,6 +80,17 @@ def test_parameters_are_counted_in_their_parts():
     ours = accounting.parameters(mixtral, MIXTRAL_8X7B)
     assert ours[:2] == (46_702_792_704, 12_879_925_248)
     assert ours.active_non_embedding == 12_879_925_248 - 2 * 131_072_000
+
+
+def test_bert_has_no_cache_and_its_pooler_costs_nothing_at_a_position():
+    config = bert.SIZES["bert-base"]
+    assert accounting.parameters(bert, config).total == 109_482_240
+    assert accounting.cache_bytes(bert, config, 512, "float32") == 0
+    flops = accounting.forward_flops(bert, config, 512)
+    assert flops == accounting.forward_flops(bert, replace(config, pooler=False), 512)
+    assert flops.blocks == 2 * 12 * 12 * 768**2
+    assert flops.head == 0
+    assert accounting.forward_flops(bert, replace(config, head=True), 512).head == 2 * 768 * 30_522
 
 
 def test_kaplans_rule_holds_for_gpt3_and_its_training_took_the_published_flops():
@@ -142,6 +158,7 @@ def test_a_window_bounds_the_attention_and_what_is_read_of_the_cache():
     assert accounting.seen_cache_bytes(llama, MISTRAL_7B, 32_768, "float16") == 4096 * 131_072
     assert accounting.seen_cache_bytes(llama, MISTRAL_7B, 1000, "float16") == 1000 * 131_072
     assert accounting.cache_bytes(llama, MISTRAL_7B, 32_768, "float16") == 32_768 * 131_072
+    assert accounting.seen_cache_bytes(gemma, GEMMA, 8192, "bfloat16") == (4096 + 8192) // 2 * 106_496
     config = SMALL["llama, windowed"]
     assert accounting.windows(config) == (4, None, 4)
     assert accounting.seen_cache_bytes(llama, config, 10, "float32") == 4 * 2 * 2 * (4 + 10 + 4)
@@ -155,20 +172,25 @@ def test_an_expert_that_is_not_chosen_costs_nothing():
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "gemma"])
 def test_torch_counts_the_same_flops_in_transformers_models(name):
     """Of full size: torch counts on tensors without numbers."""
     import torch
     import transformers
     from torch.utils.flop_counter import FlopCounterMode
 
-    module, config = {"gpt2": (gpt2, GPT2), "llama": (llama, LLAMA_2_70B)}[name]
+    module, config = {
+        "gpt2": (gpt2, GPT2),
+        "llama": (llama, LLAMA_2_70B),
+        "bert": (bert, replace(bert.SIZES["bert-base"], head=True, pooler=False)),
+        "gemma": (gemma, GEMMA),
+    }[name]
     fields = module.hugging_face_config(config)
     theirs = transformers.AutoConfig.for_model(fields.pop("model_type"), **fields)
     T = 96
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        model = transformers.AutoModelForCausalLM.from_config(theirs, attn_implementation="eager")
-        model(torch.zeros((1, T), dtype=torch.int64))
+        auto = transformers.AutoModelForMaskedLM if name == "bert" else transformers.AutoModelForCausalLM
+        auto.from_config(theirs, attn_implementation="eager")(torch.zeros((1, T), dtype=torch.int64))
     assert counter.get_total_flops() == T * accounting.forward_flops(module, config, T).total
 
 
