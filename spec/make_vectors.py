@@ -328,6 +328,11 @@ BERT_NAMES = {  # the matrices but the embeddings lie transposed
     "head.norm.bias": "cls.predictions.transform.LayerNorm.bias",
     "head.bias": "cls.predictions.bias",
 }
+MIXTRAL_NAMES = {ours: theirs for ours, theirs in LLAMA_NAMES.items() if ".ffn." not in ours} | {
+    "layers.{i}.router": "model.layers.{i}.mlp.gate.weight",
+    "layers.{i}.experts.gate_up": "model.layers.{i}.mlp.experts.gate_up_proj",  # (E, 2F, D), cut in two where it is shown
+    "layers.{i}.experts.down": "model.layers.{i}.mlp.experts.down_proj",
+}
 
 
 class Made(NamedTuple):
@@ -339,16 +344,20 @@ class Made(NamedTuple):
     tensors: dict[str, torch.nn.Parameter]
 
     def transposed(self, name: str) -> bool:
-        return self.op != "gpt2" and self.tensors[name].ndim == 2 and not name.endswith("embedding")
+        return self.op != "gpt2" and self.tensors[name].ndim >= 2 and not name.endswith("embedding")
 
-    def shown(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        return (tensor.T if self.transposed(name) else tensor).detach().clone()
+    def shown(self, name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+        shown = (tensor.mT if self.transposed(name) else tensor).detach().clone()
+        if not name.endswith("gate_up"):
+            return {name: shown}
+        gate, up = shown.chunk(2, dim=-1)
+        return {name.replace("gate_up", "gate"): gate.clone(), name.replace("gate_up", "up"): up.clone()}
 
     def parameters(self) -> dict[str, torch.Tensor]:
-        return {name: self.shown(name, tensor) for name, tensor in self.tensors.items()}
+        return {n: x for name, tensor in self.tensors.items() for n, x in self.shown(name, tensor).items()}
 
     def gradients(self) -> dict[str, torch.Tensor]:
-        return {f"d{name}": self.shown(name, tensor.grad) for name, tensor in self.tensors.items()}
+        return {f"d{n}": x for name, tensor in self.tensors.items() for n, x in self.shown(name, tensor.grad).items()}
 
 
 def made(op: str, config: dict[str, Any], model: torch.nn.Module, names: dict[str, str]) -> Made:
@@ -460,6 +469,46 @@ def make_bert(**changes: Any) -> Made:
     return made("bert", config, BertForMaskedLM(theirs), BERT_NAMES)
 
 
+def make_mixtral(**changes: Any) -> Made:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    sizes = {"vocab_size": 7, "d_model": 4, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_head": 2, "d_ff": 3}
+    rest = {"max_positions": 10, "rope_theta": 100.0, "norm_eps": 1e-5, "tied": False, "window": None}
+    kinds = {"n_experts": 4, "top_k": 2, "balanced": False, "balance_weight": 0.5}
+    config = sizes | rest | kinds | changes
+    theirs = MixtralConfig(
+        vocab_size=config["vocab_size"],
+        hidden_size=config["d_model"],
+        num_hidden_layers=config["n_layers"],
+        num_attention_heads=config["n_heads"],
+        num_key_value_heads=config["n_kv_heads"],
+        head_dim=config["d_head"],
+        intermediate_size=config["d_ff"],
+        num_local_experts=config["n_experts"],
+        num_experts_per_tok=config["top_k"],
+        output_router_logits=config["balanced"],
+        router_aux_loss_coef=config["balance_weight"],
+        max_position_embeddings=config["max_positions"],
+        sliding_window=config["window"],
+        rms_norm_eps=config["norm_eps"],
+        rope_parameters={"rope_type": "default", "rope_theta": config["rope_theta"]},
+        tie_word_embeddings=config["tied"],
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+        attn_implementation="eager",
+        experts_implementation="eager",
+    )
+    return made("mixtral", config, MixtralForCausalLM(theirs), MIXTRAL_NAMES)
+
+
+def margin(made: Made, tokens: torch.Tensor) -> float:
+    """How far the last expert chosen is from the next, at the closest of all choices."""
+    routed = torch.cat(made.model(tokens, output_router_logits=True).router_logits)
+    ordered, k = routed.sort(dim=-1, descending=True).values, made.config["top_k"]
+    return float((ordered[:, k - 1] - ordered[:, k]).min().detach())
+
+
 def their_scaling(scaling: dict[str, Any]) -> dict[str, Any]:
     """The fields of rope_parameters for the specification's of rope_scaling."""
     names = {"kind": "rope_type", "original_max_position": "original_max_position_embeddings", "amplitude": "attention_factor"}
@@ -482,12 +531,16 @@ def forward_and_backward(made: Made, B: int, T: int, more: dict[str, torch.Tenso
     """more: further inputs under the specification's names    theirs: under those of transformers"""
     tokens, targets = (torch.randint(0, made.config["vocab_size"], (B, T)) for _ in range(2))
     targets[0, 0] = -100
+    while made.op == "mixtral" and margin(made, tokens) < 1 / 16:  # so that rounding chooses no other expert
+        tokens = torch.randint(0, made.config["vocab_size"], (B, T))
     inputs = {"config": made.config, "params": made.parameters(), "tokens": tokens, "targets": targets}
     inputs |= more or {}
-    logits = made.model(tokens, **theirs).logits
-    loss = loss_of(logits, targets)
+    output = made.model(tokens, **theirs)
+    loss = loss_of(output.logits, targets)
+    if made.config.get("balanced"):
+        loss = loss + made.config["balance_weight"] * output.aux_loss
     loss.backward()
-    return {"op": made.op, "inputs": inputs, "outputs": {"logits": logits, "loss": loss} | made.gradients()}
+    return {"op": made.op, "inputs": inputs, "outputs": {"logits": output.logits, "loss": loss} | made.gradients()}
 
 
 def gpt2() -> Iterator[Case]:
@@ -522,6 +575,12 @@ def bert() -> Iterator[Case]:
             attention_mask=valid.long(),
             token_type_ids=token_types,
         )
+
+
+def mixtral() -> Iterator[Case]:
+    yield forward_and_backward(make_mixtral(), 2, 3)
+    yield forward_and_backward(make_mixtral(balanced=True, n_experts=3, n_kv_heads=1), 1, 5)
+    yield forward_and_backward(make_mixtral(n_layers=1, n_experts=8, top_k=1, d_ff=2, tied=True, window=2, balanced=True), 1, 5)
 
 
 def prefill_decode() -> Iterator[Case]:
@@ -702,6 +761,7 @@ PAGES: dict[str, Callable[[], Iterator[Case]]] = {
     "models/bert": bert,
     "models/gpt2": gpt2,
     "models/llama": llama,
+    "models/mixtral": mixtral,
     "training/adamw": adamw,
     "training/schedule": schedule,
     "training/train_step": train_step,

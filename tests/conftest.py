@@ -117,6 +117,7 @@ def transformers_in_float64():
     assert transformers.GPT2LMHeadModel
     assert transformers.LlamaForCausalLM
     assert transformers.MistralForCausalLM
+    assert transformers.MixtralForCausalLM
     default = torch.get_default_dtype()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "float32", torch.float64)

@@ -4,6 +4,7 @@
 
 The weight enters where the backward pass begins, so that the parts' gradients need only be added, straight into the flat vector.
 The batch is split by its rows and the parts are added in their order: the same number of threads gives the same bits.
+A model whose auxiliary loss measures the whole batch goes undivided.
 """
 
 import numpy as np
@@ -17,7 +18,8 @@ IGNORED = -100
 
 
 def loss_and_gradients(vector, tokens, targets, layout, model, config, dropout=None, checkpointing=False):
-    parts = min(threads(), len(tokens))
+    couples_rows = getattr(model, "has_auxiliary", None)
+    parts = 1 if couples_rows and couples_rows(config) else min(threads(), len(tokens))
     if parts < 2:
         return reference("loss_and_gradients", vector, tokens, targets, layout, model, config, dropout, checkpointing)
     params = _views(vector, layout)

@@ -11,7 +11,7 @@ def random_parameters():
     def make(shapes, seed, dtype=np.float64):
         rng = np.random.default_rng(seed)
         return {
-            name: (rng.standard_normal(s) / np.sqrt(s[0]) if len(s) == 2 else 1 + 0.3 * rng.standard_normal(s)).astype(dtype)
+            name: (rng.standard_normal(s) / np.sqrt(s[-2]) if len(s) >= 2 else 1 + 0.3 * rng.standard_normal(s)).astype(dtype)
             for name, s in shapes.items()
         }
 

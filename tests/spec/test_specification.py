@@ -265,6 +265,7 @@ LLAMA = {
 }
 GPT2 = {"vocab_size": 5, "d_model": 4, "n_layers": 2, "n_heads": 2, "d_ff": 3, "max_positions": 6}
 BERT = GPT2 | {"n_types": 2}
+MIXTRAL = LLAMA | {"n_experts": 4, "top_k": 2, "n_kv_heads": 2, "d_ff": 2}
 MODELS = [
     ("bert", BERT),
     (
@@ -279,6 +280,8 @@ MODELS = [
     ("llama", LLAMA | {"n_kv_heads": 2, "window": 2, "full_layers": (1,), "qkv_bias": True, "rope_scaling": LinearScaling(2.0)}),
     ("llama", LLAMA | {"n_kv_heads": 2, "n_layers": 1, "qkv_bias": True, "o_bias": True, "ffn_bias": True}),
     ("llama", LLAMA | {"n_kv_heads": 2, "n_layers": 1, "qk_norm": True, "rope_scaling": YarnScaling(4.0, 99, 8.0, 1.0, 1.2)}),
+    ("mixtral", MIXTRAL),
+    ("mixtral", MIXTRAL | {"n_layers": 1, "n_experts": 3, "top_k": 1, "tied": True, "window": 2}),
 ]
 
 
@@ -306,7 +309,7 @@ def test_a_models_definition_and_its_complex_step_agree_with_refllm(name, fields
 def test_a_models_table_and_count_are_those_of_its_parameters(name, fields):
     config = architecture(name).Config(**fields)
     letters = {"V": "vocab_size", "D": "d_model", "H": "n_heads", "G": "n_kv_heads", "K": "d_head", "F": "d_ff"}
-    letters |= {"P": "max_positions", "L": "n_layers"}
+    letters |= {"P": "max_positions", "L": "n_layers", "E": "n_experts"}
     letters |= {"n_types": "n_types", "head": "head", "pooler": "pooler", "next_sentence": "next_sentence"}
     letters |= {flag: flag for flag in ("tied", "qkv_bias", "o_bias", "ffn_bias", "qk_norm")}
     sizes = {letter: getattr(config, field, None) for letter, field in letters.items()}
