@@ -114,6 +114,9 @@ def transformers_in_float64():
 
     assert transformers.AutoModelForCausalLM
     assert transformers.BertForPreTraining
+    assert transformers.GemmaForCausalLM
+    assert transformers.Gemma2ForCausalLM
+    assert transformers.Gemma3ForCausalLM
     assert transformers.GPT2LMHeadModel
     assert transformers.LlamaForCausalLM
     assert transformers.MistralForCausalLM

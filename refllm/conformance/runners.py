@@ -158,6 +158,7 @@ def sampled(inputs: dict[str, Any]) -> dict[str, Any]:
 
 RUNNERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "bert": lambda inputs: model("bert", inputs),
+    "gemma": lambda inputs: model("gemma", inputs),
     "gpt2": lambda inputs: model("gpt2", inputs),
     "llama": lambda inputs: model("llama", inputs),
     "mixtral": lambda inputs: model("mixtral", inputs),
@@ -170,7 +171,7 @@ RUNNERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "top_p": kept(sampling.top_p),
     "sample": sampled,
 }
-WHOLE = ("bert", "gpt2", "llama", "mixtral", "decode")  # held to the scatter of their results under random rounding
+WHOLE = ("bert", "gemma", "gpt2", "llama", "mixtral", "decode")  # held to the scatter of their results under random rounding
 
 
 def run(op: str, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,34 @@ def llamas(draw):
 
 
 @st.composite
+def gemmas(draw):
+    """Small ones of every generation: capped or not, with local layers or none, norms before or around, on heads or not."""
+    n_kv_heads = draw(st.integers(1, 3))
+    n_layers, window = draw(st.integers(1, 2)), draw(st.none() | st.integers(1, 5))
+    return architecture("gemma").Config(
+        vocab_size=draw(st.integers(2, 13)),
+        d_model=draw(st.integers(1, 7)),
+        n_layers=n_layers,
+        n_heads=n_kv_heads * draw(st.integers(1, 3)),
+        n_kv_heads=n_kv_heads,
+        d_head=2 * draw(st.integers(1, 3)),
+        d_ff=draw(st.integers(1, 9)),
+        query_pre_attn_scalar=draw(st.integers(1, 9)),
+        max_positions=POSITIONS,
+        rope_theta=draw(st.sampled_from([10.0, 10_000.0])),
+        tied=draw(st.booleans()),
+        window=window,
+        full_layers=() if window is None else draw(st.sampled_from([(), (n_layers - 1,)])),
+        post_norms=draw(st.booleans()),
+        qk_norm=draw(st.booleans()),
+        attention_softcap=draw(st.none() | st.sampled_from([0.5, 50.0])),
+        logit_softcap=draw(st.none() | st.sampled_from([2.0, 30.0])),
+        rope_scaling=draw(st.sampled_from([None, LinearScaling(2.0)])),
+        local_rope_theta=draw(st.none() | st.just(50.0)),
+    )
+
+
+@st.composite
 def gpt2s(draw):
     n_heads = draw(st.integers(1, 3))
     return architecture("gpt2").Config(
@@ -96,9 +124,26 @@ def mixtrals(draw):
     )
 
 
-CONFIGS = {"bert": berts(), "gpt2": gpt2s(), "llama": llamas(), "mixtral": mixtrals()}
+CONFIGS = {"bert": berts(), "gemma": gemmas(), "gpt2": gpt2s(), "llama": llamas(), "mixtral": mixtrals()}
 SMALL = {
     "bert": architecture("bert").Config(vocab_size=11, d_model=6, n_layers=2, n_heads=2, max_positions=POSITIONS, d_ff=7),
+    "gemma": architecture("gemma").Config(
+        vocab_size=11,
+        d_model=6,
+        n_layers=2,
+        n_heads=4,
+        n_kv_heads=2,
+        d_head=4,
+        d_ff=7,
+        query_pre_attn_scalar=5,
+        max_positions=POSITIONS,
+        window=4,
+        full_layers=(1,),
+        qk_norm=True,
+        attention_softcap=3.0,
+        logit_softcap=20.0,
+        local_rope_theta=50.0,
+    ),
     "gpt2": architecture("gpt2").Config(vocab_size=11, d_model=6, n_layers=2, n_heads=2, max_positions=POSITIONS, d_ff=7),
     "llama": architecture("llama").Config(
         vocab_size=11, d_model=6, n_layers=2, n_heads=4, n_kv_heads=2, d_head=4, d_ff=7, max_positions=POSITIONS
