@@ -22,7 +22,7 @@ WIDTH = 4.0  # how far beyond the scatter of those runs a right result may lie
 class Check:
     """One line of the report.
 
-    name: what is checked    group: "array_api", "layers", "models", "training" or "decoding"
+    name: what is checked    group: "array_api", "layers", "tokenizer", "models", "training" or "decoding"
     draw: a strategy for the inputs: NumPy arrays, numbers, and tuples, NamedTuples or dicts of them
     compute: (backend, inputs carried over to it) -> named results; the oracle runs the very same function
     halves: whether float16 and bfloat16 are checked too

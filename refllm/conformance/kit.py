@@ -10,7 +10,7 @@ from refllm.array_api import Backend, kernels
 
 from .check import Check
 
-GROUPS = ("array_api", "layers", "models", "training", "decoding")  # the floors, from the ground up
+GROUPS = ("array_api", "layers", "tokenizer", "models", "training", "decoding")  # the floors, from the ground up
 
 
 class Row(NamedTuple):
@@ -27,9 +27,9 @@ class Row(NamedTuple):
 
 def all_checks() -> list[Check]:
     """Every check there is, in the order of the house's floors."""
-    from . import array_checks, layer_checks, model_checks, sampling_checks, training_checks
+    from . import array_checks, layer_checks, model_checks, sampling_checks, tokenizer_checks, training_checks
 
-    modules = (array_checks, layer_checks, model_checks, training_checks, sampling_checks)
+    modules = (array_checks, layer_checks, tokenizer_checks, model_checks, training_checks, sampling_checks)
     checks = [check for module in modules for check in module.CHECKS]
     return sorted(checks, key=lambda check: GROUPS.index(check.group))
 
@@ -42,6 +42,7 @@ def run(
     plain: with the readable bodies in place of the backend's kernels    examples: how many inputs to draw
     shrink: whether to look for the smallest input that fails, when one does
     """
+    said = "int32" if check.group == "tokenizer" else dtype  # ids have no rounding
     phases = (Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
     worst, cases = 0.0, 0
 
@@ -69,8 +70,8 @@ def run(
             attempt()
     except Exception as problem:  # whatever a foreign backend raises is its failure, to be reported as such
         reason = str(problem) if isinstance(problem, AssertionError) else f"{type(problem).__name__}: {problem}"
-        return Row(check.name, check.group, dtype, _on_off(plain), cases, max(worst, float("inf")), reason)
-    return Row(check.name, check.group, dtype, _on_off(plain), cases, worst, "")
+        return Row(check.name, check.group, said, _on_off(plain), cases, max(worst, float("inf")), reason)
+    return Row(check.name, check.group, said, _on_off(plain), cases, worst, "")
 
 
 def conform(backend: Backend, checks: Iterable[Check] | None = None, examples: int = 25, halves: bool = True) -> Iterator[Row]:
