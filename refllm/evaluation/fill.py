@@ -103,7 +103,7 @@ def pseudo_log_likelihood(model: Model, text: str) -> PseudoLikelihood:
 
 def mask_of(model: Model) -> int:
     """The id of a masked model's mask. Raises ValueError for another model, and for a vocabulary without one."""
-    if getattr(model.architecture, "AUTOREGRESSIVE", True):
+    if model.architecture.AUTOREGRESSIVE:
         name = model.architecture.__name__.rpartition(".")[2]
         raise ValueError(f"{name} predicts the next token and fills no masks; `refllm score` and `generate` are for it.")
     tokenizer: Tokenizer = tokenizer_of(model)

@@ -188,7 +188,7 @@ def split_tokens(tokenizer: Tokenizer, prompt: str, continuation: str) -> tuple[
 
 def check_causal(model: Model) -> None:
     """Raise ValueError for a model that sees what follows, whose logits are no predictions of the next token."""
-    if not getattr(model.architecture, "AUTOREGRESSIVE", True):
+    if not model.architecture.AUTOREGRESSIVE:
         name = model.architecture.__name__.rpartition(".")[2]
         raise ValueError(f"{name} sees what follows, so it gives no likelihood of a text; its pseudo-log-likelihood is fill's.")
 

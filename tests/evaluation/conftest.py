@@ -1,12 +1,13 @@
-"""Models whose every probability is known, a tokenizer of few tokens, and small models of both architectures."""
+"""Models whose every probability is known, tokenizers of few tokens, and small models: decoders and a BERT."""
 
 import numpy as np
 import pytest
 
 from refllm.array_api import generator, load
-from refllm.models import architecture, llama
+from refllm.models import architecture, bert, llama
 from refllm.models.model import Model
-from refllm.tokenizer import train_bpe
+from refllm.tokenizer import AddedToken, Template, Tokenizer, train_bpe
+from refllm.tokenizer.word_piece import WordPiece
 
 CONFIGS = {
     "llama": {"n_kv_heads": 2, "d_head": 4, "d_ff": 12},
@@ -57,5 +58,31 @@ def bigram():
         params["lm_head"] = np.zeros((config.d_model, V))
         params["lm_head"][:V] = np.log(np.maximum(probabilities, 1e-300)) / config.d_model**0.5  # what never follows
         return Model(llama, config, params, tokenizer)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def masked_tokenizer():
+    """A WordPiece vocabulary with BERT's special tokens, [CLS] before and [SEP] behind a text."""
+    pieces = ["the", "cat", "sat", "on", "mat", "##s", "dog", "##ting", "sit", ".", "a"]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    model = WordPiece({len(special) + i: piece for i, piece in enumerate(pieces)}, 1)
+    added = [AddedToken(id, content, special=True) for id, content in enumerate(special)]
+    return Tokenizer(model, added, template=Template((2,), (3,)))
+
+
+@pytest.fixture(scope="session")
+def make_masked_model(masked_tokenizer):
+    """A function from a backend's name to the same small BERT there."""
+
+    def make(backend="numpy", dtype="float32", tokenizer=masked_tokenizer):
+        xp = load(backend).xp
+        config = bert.Config(masked_tokenizer.vocab_size, d_model=8, n_layers=2, n_heads=2, max_positions=12, d_ff=12)
+        params = {}
+        for i, (name, shape) in enumerate(bert.parameter_shapes(config).items()):
+            values = generator(0, "test", i).normal(float(name.endswith("gain")), 0.5, shape)
+            params[name] = xp.from_numpy(values.astype(np.float32), dtype=getattr(xp, dtype))
+        return Model(bert, config, params, tokenizer)
 
     return make

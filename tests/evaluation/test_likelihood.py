@@ -273,7 +273,7 @@ def test_a_model_that_sees_what_follows_and_one_without_a_tokenizer_are_refused(
     model = make_model()
     with pytest.raises(ValueError, match="the model has no tokenizer"):
         continuation_log_likelihood(model, "a", "b")
-    monkeypatch.setattr(model.architecture, "AUTOREGRESSIVE", False, raising=False)
+    monkeypatch.setattr(model.architecture, "AUTOREGRESSIVE", False)
     with pytest.raises(ValueError, match="sees what follows, so it gives no likelihood"):
         score_tokens(model, [[1, 2]])
 
