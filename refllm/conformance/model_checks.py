@@ -69,33 +69,6 @@ def _gemma(draw):
 
 
 @st.composite
-def _gemma(draw):
-    """A small Gemma of any generation: capped, with local layers, norms before or around, normalised heads, or not."""
-    n_kv_heads, n_layers = draw(st.integers(1, 2)), draw(st.integers(1, 2))
-    window = draw(st.sampled_from([None, 2]))
-    return architecture("gemma").Config(
-        vocab_size=draw(st.integers(2, 19)),
-        d_model=draw(st.sampled_from([3, 4, 8])),
-        n_layers=n_layers,
-        n_heads=n_kv_heads * draw(st.integers(1, 2)),
-        n_kv_heads=n_kv_heads,
-        d_head=draw(st.sampled_from([2, 4])),
-        d_ff=draw(st.sampled_from([5, 8])),
-        query_pre_attn_scalar=draw(st.sampled_from([4, 9])),
-        max_positions=16,
-        tied=draw(st.booleans()),
-        window=window,
-        full_layers=() if window is None else draw(st.sampled_from([(), (n_layers - 1,)])),
-        post_norms=draw(st.booleans()),
-        qk_norm=draw(st.booleans()),
-        attention_softcap=draw(st.sampled_from([None, 3.0])),
-        logit_softcap=draw(st.sampled_from([None, 5.0])),
-        rope_scaling=draw(st.sampled_from([None, LinearScaling(2.0)])),
-        local_rope_theta=draw(st.sampled_from([None, 100.0])),
-    )
-
-
-@st.composite
 def _gpt2(draw):
     n_heads = draw(st.integers(1, 3))
     return architecture("gpt2").Config(
@@ -218,7 +191,7 @@ def _decode(name):
     return compute
 
 
-MODELS = {"llama": _llama(), "gpt2": _gpt2(), "gemma": _gemma(), "gemma": _gemma(), "mixtral": _mixtral()}
+MODELS = {"llama": _llama(), "gpt2": _gpt2(), "gemma": _gemma(), "mixtral": _mixtral()}
 WIDE_ONLY = ("mixtral",)  # in halves no margin that is ever drawn decides a router's choice
 
 CHECKS = [

@@ -6,7 +6,6 @@ from types import ModuleType
 ARCHITECTURES = {
     "bert": "refllm.models.bert",
     "gemma": "refllm.models.gemma",
-    "gemma": "refllm.models.gemma",
     "gpt2": "refllm.models.gpt2",
     "llama": "refllm.models.llama",
     "mixtral": "refllm.models.mixtral",
