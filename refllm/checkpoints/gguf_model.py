@@ -26,6 +26,7 @@ MODEL_TYPES = {  # general.architecture: model_type
     "qwen2": "qwen2",
     "qwen3": "qwen3",
     "gpt2": "gpt2",
+    "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma3": "gemma3_text",
 }
@@ -92,7 +93,7 @@ class Fields:
             }
         elif kind == "llama" and self.get("attention.sliding_window", int, 0):
             kind = "mistral"
-        elif kind.startswith("gemma"):
+        elif self.architecture in ("gemma2", "gemma3"):
             fields |= self.gemma()
         return fields | {"model_type": kind, "vocab_size": vocab_size}
 
@@ -152,7 +153,7 @@ class Fields:
             f"{self.architecture}.rope.scaling.{name}" for name in ("type", "factor", "original_context_length", "finetuned")
         }
         given = {key for key in self.file.metadata if key.startswith(f"{self.architecture}.rope.scaling.")}
-        if kind != "yarn" or given > known:
+        if kind != "yarn" or given - known:
             raise ValueError(
                 f"{self.path} scales rotary positions by {', '.join(sorted(given - known)) or kind}, which is not known."
             )
@@ -174,17 +175,15 @@ class Fields:
 
     def gemma(self) -> dict[str, Any]:
         """What Gemma 2 and 3 have beyond Llama; the largest scale scores by the width of the model, not of a head."""
-        n_layers, n_heads = self.get("block_count", int), self.get("attention.head_count", int)
-        largest = n_layers == {"gemma2": 46, "gemma3": 62}[self.architecture]
-        d_head = self.get("attention.key_length", int)
-        caps = {
-            "attn_logit_softcapping": self.get("attn_logit_softcapping", float, None),
-            "final_logit_softcapping": self.get("final_logit_softcapping", float, None),
-        }
-        fields = {"query_pre_attn_scalar": self.get("embedding_length", int) // n_heads if largest else d_head}
-        return fields | (
-            caps if self.architecture == "gemma2" else {"sliding_window_pattern": 6, "rope_local_base_freq": 10_000.0}
-        )
+        largest = {"gemma2": 46, "gemma3": 62}[self.architecture] == self.get("block_count", int)
+        d_model, n_heads = self.get("embedding_length", int), self.get("attention.head_count", int)
+        fields: dict[str, Any] = {"sliding_window": self.get("attention.sliding_window", int)}
+        fields["query_pre_attn_scalar"] = d_model // n_heads if largest else self.get("attention.key_length", int)
+        if self.architecture == "gemma3":
+            return fields | {"sliding_window_pattern": 6, "rope_local_base_freq": 10_000.0}
+        for name in ("attn_logit_softcapping", "final_logit_softcapping"):
+            fields[name] = self.get(name, float)
+        return fields
 
 
 def by_hugging_face_names(file: GGUF, fields: Mapping[str, Any], names: Mapping[str, tuple[Any, bool]]) -> dict[str, Tensor]:
