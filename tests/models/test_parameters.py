@@ -13,6 +13,18 @@ CONFIGS = {
     "llama": architecture("llama").Config(
         vocab_size=300, d_model=64, n_layers=2, n_heads=4, n_kv_heads=2, d_head=16, d_ff=170, max_positions=50
     ),
+    "mixtral": architecture("mixtral").Config(
+        vocab_size=300,
+        d_model=64,
+        n_layers=2,
+        n_heads=4,
+        n_kv_heads=2,
+        d_head=16,
+        d_ff=60,
+        n_experts=3,
+        top_k=2,
+        max_positions=50,
+    ),
 }
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
 
@@ -34,7 +46,7 @@ def test_first_values_are_normal_of_deviation_two_hundredths_gains_one_and_biase
         if v.ndim == 1:
             assert np.all(v == (0 if n.endswith("bias") else 1)), n
         else:
-            deviation = 0.02 / np.sqrt(2 * 2) if n.endswith(("attention.o", "ffn.down")) else 0.02
+            deviation = 0.02 / np.sqrt(2 * 2) if n.endswith(("attention.o", "ffn.down", "experts.down")) else 0.02
             # the sample deviation of N normal numbers lies within 5/√(2N) of the true one, all but once in a million times
             assert abs(np.std(v) / deviation - 1) < 5 / np.sqrt(2 * v.size), n
             assert abs(np.mean(v)) < 5 * deviation / np.sqrt(v.size), n
