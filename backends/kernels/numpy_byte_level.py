@@ -3,8 +3,8 @@
 A word of up to 7 bytes with its length is one 64-bit key, one of up to 15 bytes two, so equal keys are equal words.
 Longer words are told apart by all their bytes, eight at a time, and merged. Most words are short, and most are tokens.
 
-A word is first cut between characters that no token joins: no merge crosses such a place. So words of scripts that put no spaces
-between words fall into a few characters each, which come again and again.
+Where merges make all tokens, a word is first cut between characters that no token joins: no merge crosses such a place. So words
+of scripts that put no spaces between words fall into a few characters each, which come again and again.
 """
 
 from typing import Any, NamedTuple
@@ -27,7 +27,11 @@ SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / golden ratio, odd: a product
 def encode_words(data, starts, vocabulary):
     tables = tables_of(vocabulary)
     data, eights = readable(data)
-    ids, starts, lengths = whole_or_missed(eights, bounds(data, eights, starts, tables.joints), tables)
+    if vocabulary.spellings is None:
+        begins = bounds(data, eights, starts, tables.joints)
+    else:  # a part of a word may spell a token that only a whole word becomes
+        begins = np.append(starts.astype(np.intp), data.size - 8)
+    ids, starts, lengths = whole_or_missed(eights, begins, tables)
     chosen, which = distinct(eights, starts, lengths)
     starts, lengths = starts[chosen], lengths[chosen]
     symbols = vocabulary.byte_ids.take(data.take(spans(starts, lengths)))

@@ -25,6 +25,7 @@ ATOMS = (
     *("😀", "👩\u200d👧", "🇩🇪", "\x00", "\u0378", "\U0010ffff", "[UNK]", "\u2581"),
 )
 TEXT = st.lists(st.sampled_from(ATOMS), min_size=1, max_size=25).map("".join)
+LINES = st.lists(st.sampled_from(ATOMS), min_size=1, max_size=25).map("\n".join)  # in which most atoms are whole words
 LEARNED = "the cat and the other cat sat on the mat, while the thing that they had seen was there: 1 23 456 7890. " * 3
 PATTERNS = {"gpt2": patterns.GPT2, "cl100k": patterns.CL100K, "llama3": patterns.LLAMA3, "o200k": patterns.O200K}
 
@@ -80,17 +81,17 @@ def _starts(pattern: str):
     return Check(f"words: {next(n for n, p in PATTERNS.items() if p == pattern)}", "tokenizer", points, compute, halves=False)
 
 
-def _ids(name: str, model):
+def _ids(name: str, model, text=TEXT):
     def compute(backend: Backend, drawn: tuple[str]) -> dict[str, Any]:
         return {"ids": model().encode_array(drawn[0], backend.xp)}
 
-    return Check(f"ids: {name}", "tokenizer", st.tuples(TEXT), compute, halves=False)
+    return Check(f"ids: {name}", "tokenizer", st.tuples(text), compute, halves=False)
 
 
 CHECKS = [
     *map(_starts, PATTERNS.values()),
     *(_ids(f"byte-level BPE, {name}", functools.partial(byte_level, pattern, False)) for name, pattern in PATTERNS.items()),
-    _ids("byte-level BPE, whole words", functools.partial(byte_level, patterns.CL100K, True)),
+    _ids("byte-level BPE, whole words", functools.partial(byte_level, patterns.CL100K, True), TEXT | LINES),
     _ids("SentencePiece BPE", sentence_piece),
     _ids("WordPiece", word_piece),
 ]
