@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 MODEL = {
-    "architecture": "llama or gpt2.",
+    "architecture": "llama, gpt2 or mixtral.",
     "d_model": "Width of the residual stream.",
     "n_layers": "Blocks.",
     "n_heads": "Query heads.",
@@ -27,6 +27,10 @@ MODEL = {
     "ffn_bias": "true: the feed-forward part has biases (llama).",
     "qk_norm": "true: every head's queries and keys are normalised, as in Qwen 3 (llama).",
     "activation": "gelu_tanh or gelu_erf (gpt2).",
+    "n_experts": "Experts of a block, each a feed-forward part (mixtral).",
+    "top_k": "Experts that each position goes through (mixtral).",
+    "balanced": "true: a loss that spreads positions over the experts is added (mixtral).",
+    "balance_weight": "Times which it is added (mixtral).",
 }
 DATA = {
     "tokenizer": "A tokenizer.json, or a folder that holds one; one is trained if not given.",
@@ -175,6 +179,9 @@ def _sizes(settings: Mapping[str, str]) -> dict[str, Any]:
         model["d_ff"] = 4 * d_model
     elif architecture == "llama":
         model |= {"n_kv_heads": n_heads, "d_head": d_model // n_heads, "d_ff": -(-8 * d_model // 3 // 32) * 32}
+    elif architecture == "mixtral":  # two experts are as wide as Llama's feed-forward part
+        model |= {"n_kv_heads": n_heads, "d_head": d_model // n_heads, "d_ff": -(-4 * d_model // 3 // 32) * 32}
+        model |= {"n_experts": 8, "top_k": 2, "balanced": True, "balance_weight": 0.01}
     return model
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from refllm.cli.settings import DATA, MODEL, NO_FLAG, TRAINING, configured, free_folder
-from refllm.models import gpt2, llama
+from refllm.models import gpt2, llama, mixtral
 from refllm.training.config import DataConfig, TrainingConfig, read, write
 
 
@@ -16,7 +16,7 @@ def names(config):
 def test_every_setting_has_a_flag_and_every_flag_is_a_setting():
     assert {f"training.{name}" for name in names(TrainingConfig)} - NO_FLAG == {f"training.{name}" for name in TRAINING}
     assert {f"data.{name}" for name in names(DataConfig)} - NO_FLAG == {f"data.{name}" for name in DATA}
-    sizes = names(llama.Config) | names(gpt2.Config) | {"architecture"}
+    sizes = names(llama.Config) | names(gpt2.Config) | names(mixtral.Config) | {"architecture"}
     assert {f"model.{name}" for name in sizes} - NO_FLAG == {f"model.{name}" for name in MODEL}
 
 
@@ -38,6 +38,8 @@ def test_what_depends_on_the_models_width_follows_it():
     model = configured("a.txt", {"model.d_model": "64", "model.n_heads": "8", "model.n_kv_heads": "2", "model.d_ff": "99"}).model
     assert (model["d_head"], model["n_kv_heads"], model["d_ff"]) == (8, 2, 99)
     assert configured("a.txt", {"model.architecture": "gpt2", "model.d_model": "64", "model.n_heads": "4"}).model["d_ff"] == 256
+    model = configured("a.txt", {"model.architecture": "mixtral", "model.d_model": "64", "model.n_heads": "8"}).model
+    assert (model["d_head"], model["d_ff"], model["n_experts"], model["top_k"], model["balanced"]) == (8, 96, 8, 2, True)
 
 
 def test_a_short_run_warms_up_evaluates_and_saves_in_proportion():
