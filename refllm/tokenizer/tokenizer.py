@@ -16,6 +16,7 @@ from refllm.tokenizer.text import bounds_before_repair, repaired
 LONG = 1 << 15  # characters; a list of the ids of more is not made only to count them
 BOS_NAMES = ("<s>", "<|begin_of_text|>")
 EOS_NAMES = ("</s>", "<|end_of_text|>", "<|endoftext|>")
+MASK_NAMES = ("[MASK]", "<mask>", "<|mask|>")
 
 Specials = Collection[str] | Literal["all"]
 
@@ -105,6 +106,11 @@ class Tokenizer:
         if self.template and len(self.template.behind) == 1:
             return self.template.behind[0]
         return next((self._added_ids[name] for name in EOS_NAMES if name in self._added_ids), None)
+
+    @property
+    def mask(self) -> int | None:
+        """The id of the special token that stands for one to be guessed, by its name."""
+        return next((self._added_ids[name] for name in MASK_NAMES if name in self.special_tokens), None)
 
     def __len__(self) -> int:
         """How many tokens there are; vocab_size is larger where ids are left out."""

@@ -199,6 +199,13 @@ def test_bos_and_eos_are_known_by_their_names(trained):
     assert Tokenizer(trained.model, bos=5, eos=6).bos == 5
 
 
+def test_a_mask_is_known_by_its_name_where_it_is_special(trained):
+    assert trained.mask is None
+    for name in ("[MASK]", "<mask>", "<|mask|>"):
+        assert Tokenizer(trained.model, [AddedToken(2000, name, True)]).mask == 2000
+        assert Tokenizer(trained.model, [AddedToken(2000, name, False)]).mask is None
+
+
 def test_the_vocabulary_reaches_to_the_largest_id(extended, trained):
     assert trained.vocab_size == 1024
     assert extended.vocab_size == 2004
