@@ -45,13 +45,14 @@ NUMPY_DOORS = {
     "models/parameters.py": "initial weights are drawn on the host",
     "tokenizer/": "tables, text and ids live on the host",
     "training/data.py": "the memory-mapped tokens",
+    "training/masking.py": "tokens are hidden by draws of the host",
 }
 
 # Libraries whose names stand only in backends/, or in a file that is about them.
 ARRAY_LIBRARIES = ("mlx", "cupy", "cupyx", "torch", "jax", "array_api_strict", "array_api_compat")
 LIBRARY_DOORS = {("bench/torch_peer.py", "torch"), ("bench/worker.py", "torch")}
 
-ARCHITECTURES = ("gpt2", "llama", "mixtral", "bert", "ngram")  # the models that training and decoding never import
+ARCHITECTURES = ("gpt2", "llama", "mixtral", "gemma", "bert", "ngram")  # the models that training and decoding never import
 TOP_LEVEL = {"pyproject.toml", "refllm", "backends", "tests", "spec", "README.md", "LICENSE", "CHANGELOG.md"}
 
 

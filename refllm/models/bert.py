@@ -211,7 +211,7 @@ def encode_backward(dx, saved) -> dict[str, Any]:
     """The gradient of every parameter below the heads, by its name, given that of the features: (B, T, D)."""
     tokens, config, embedded, placed, kinds, sorted_, normed, dropped, blocks, checkpointing = saved
     xp = namespace(dx)
-    grads = {}
+    grads: dict[str, Any] = {}
     for i in reversed(range(len(blocks))):
         block_saved = block(*blocks[i])[-1] if checkpointing else blocks[i]
         dx, dblock = block_backward(dx, block_saved)

@@ -20,6 +20,7 @@ from refllm.models import ARCHITECTURES, architecture
 from refllm.training.schedule import SCHEDULES
 
 DTYPES = ("float32", "float64", "bfloat16")
+OBJECTIVES = ("causal", "masked")
 ITEMS = {int: "whole numbers", str: "names"}  # what a setting may be a list of
 TABLES = ("model", "data", "training", "lora")
 CHECKPOINT = ("architecture", "from", "sha256")  # the settings of [model] where it is a checkpoint; `begin` finds all but `from`
@@ -56,6 +57,8 @@ class TrainingConfig:
     checkpointing: compute a block's activations again in the backward pass instead of keeping them
     evaluation_windows: windows of held-out text in one evaluation, evenly spaced; 0 for all
     dtype: what the passes compute in; weights and moments stay float32 under bfloat16
+    objective: causal, every token is guessed from those before it; masked, some are hidden and guessed from all others (see
+    `masking`); "" for the one by which the architecture learns, which run.toml then records
     backend: that computes; "" for the one that REFLLM_BACKEND or the caller names, which run.toml then records
     """
 
@@ -80,6 +83,7 @@ class TrainingConfig:
     evaluation_windows: int = 128
     checkpoint_every: int = 250
     dtype: str = "float32"
+    objective: str = ""
     backend: str = ""
 
     def __post_init__(self) -> None:
@@ -96,6 +100,7 @@ class TrainingConfig:
         _require(self.decay_steps is None or self.decay_steps >= 1, "training.decay_steps", self.decay_steps, "at least 1")
         _require(0 <= self.seed < 2**64, "training.seed", self.seed, "between 0 and 2⁶⁴ − 1")
         _require(self.schedule in SCHEDULES, "training.schedule", self.schedule, f"one of {', '.join(SCHEDULES)}")
+        _require(self.objective in ("", *OBJECTIVES), "training.objective", self.objective, f"one of {', '.join(OBJECTIVES)}")
         _require(self.dtype in DTYPES, "training.dtype", self.dtype, f"one of {', '.join(DTYPES)}")
 
     @property
@@ -225,6 +230,22 @@ def model_config(config: RunConfig, vocab_size: int) -> Any:
             f"model.max_positions={given['max_positions']} is too small: training.context={config.training.context} tokens."
         )
     return architecture(given.pop("architecture")).Config(**given)
+
+
+def objective(config: RunConfig) -> str:
+    """What the model learns by: training.objective, or, where that is not set, what fits its architecture.
+
+    Raises ValueError where the two do not fit: a model that sees what follows would read the next token instead of guessing it,
+    and one that does not would guess a masked token without what follows.
+    """
+    name = config.model["architecture"]
+    fitting = "causal" if architecture(name).AUTOREGRESSIVE else "masked"
+    if config.training.objective not in ("", fitting):
+        sees = "only what came before" if fitting == "causal" else "what follows a token too"
+        raise ValueError(
+            f"training.objective={config.training.objective!r} does not fit {name}, which sees {sees}; it must be {fitting!r}."
+        )
+    return fitting
 
 
 class _Setting(NamedTuple):

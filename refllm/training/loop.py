@@ -18,12 +18,12 @@ from typing import Any, BinaryIO, NamedTuple
 
 from refllm.array_api import namespace
 from refllm.layers.cross_entropy import cross_entropy
-from refllm.training import data
+from refllm.training import data, masking
 from refllm.training.config import TrainingConfig
 from refllm.training.flat import unpack
 from refllm.training.run import Run, cut_metrics, first_or_last_state, save_checkpoint, save_model
 from refllm.training.state_file import Best
-from refllm.training.step import Metrics, State, at_work, rate_at, train_step
+from refllm.training.step import IGNORED, Metrics, State, at_work, rate_at, train_step
 
 
 class Progress(NamedTuple):
@@ -98,9 +98,22 @@ def due(step: int, every: int, t: TrainingConfig) -> bool:
 def batches(run: Run, step: int) -> Iterator[tuple[Any, Any]]:
     """The micro-batches of a step, in the run's backend."""
     t, from_numpy = run.training, run.backend.xp.from_numpy
+    sizes = {"context": t.context, "batch": t.batch, "accumulation": t.accumulation}
     for i in range(t.accumulation):
-        tokens, targets = data.batch(run.corpus, t.seed, step, i, context=t.context, batch=t.batch, accumulation=t.accumulation)
+        if run.masking:
+            tokens, targets = masking.batch(run.masking, run.corpus, t.seed, step, i, **sizes)
+        else:
+            tokens, targets = data.batch(run.corpus, t.seed, step, i, **sizes)
         yield from_numpy(tokens), from_numpy(targets)
+
+
+def held_out_batches(run: Run) -> Iterator[tuple[Any, Any]]:
+    """The fixed windows of held-out text, some at a time, on the host."""
+    t = run.training
+    sizes = {"context": t.context, "batch": t.batch, "windows": t.evaluation_windows}
+    if run.masking:
+        return masking.evaluation_batches(run.masking, run.corpus, **sizes)
+    return data.evaluation_batches(run.corpus, **sizes)
 
 
 def judged(run: Run, state: State, best: Best, progress: Progress, log: "Log") -> tuple[Progress, Best]:
@@ -121,15 +134,16 @@ def evaluate(run: Run, state: State) -> Evaluation:
     t, learner, xp = run.training, run.learner, run.backend.xp
     params = unpack(at_work(state.vector, t), learner.layout)
     nats, n_tokens, n_bytes = xp.zeros((), dtype=state.vector.dtype), 0, 0
-    for tokens, targets in data.evaluation_batches(run.corpus, context=t.context, batch=t.batch, windows=t.evaluation_windows):
+    for tokens, targets in held_out_batches(run):
+        kept = targets[targets != IGNORED]
         logits = learner.model.forward(params, xp.from_numpy(tokens), learner.config, checkpointing=True).logits
         loss, _ = cross_entropy(logits, xp.from_numpy(targets))
-        nats = nats + xp.astype(loss, nats.dtype) * targets.size
+        nats = nats + xp.astype(loss, nats.dtype) * kept.size
         xp.async_evaluate(nats)
-        n_tokens += targets.size
-        n_bytes += int(run.corpus.token_bytes[targets].sum())
+        n_tokens += kept.size
+        n_bytes += int(run.corpus.token_bytes[kept].sum())
     total = float(xp.to_numpy(nats))
-    return Evaluation(total / n_tokens, total / math.log(2) / max(1, n_bytes))
+    return Evaluation(total / max(1, n_tokens), total / math.log(2) / max(1, n_bytes))
 
 
 class Log:

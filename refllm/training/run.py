@@ -32,7 +32,6 @@ from refllm.array_api import load as load_backend
 from refllm.atomic import write_atomically
 from refllm.checkpoints import adapter
 from refllm.checkpoints.fingerprint import sha256
-from refllm.checkpoints.hugging_face import read_config
 from refllm.models import architecture
 from refllm.models.model import Model
 from refllm.tokenizer import Tokenizer, train_bpe
@@ -42,6 +41,7 @@ from refllm.training.config import RunConfig, TrainingConfig
 from refllm.training.data import Corpus
 from refllm.training.flat import unpack
 from refllm.training.lora import adapt
+from refllm.training.masking import Masking, masking_of
 from refllm.training.state_file import Best
 from refllm.training.step import Learner, State, first_state, learner, state_at
 
@@ -60,6 +60,7 @@ class Run:
     tokenizer: Tokenizer
     corpus: Corpus
     backend: Backend
+    masking: Masking | None = None  # how tokens are hidden; None: every token is guessed from those before it
 
     @property
     def architecture(self) -> ModuleType:
@@ -96,11 +97,11 @@ def begin(folder: Path | str, config: RunConfig, backend: str | Backend | None =
     if taken:
         raise FileExistsError(f"{folder} holds {', '.join(taken)} already; choose another folder for the run.")
     chosen = choose_backend(config, backend)
+    config = dataclasses.replace(config, model=_identified(config.model) if config.source else config.model)
     config = dataclasses.replace(
         config,
-        model=_identified(config.model) if config.source else config.model,
         data=dataclasses.replace(config.data, path=_absolute(config.data.path), tokenizer=_absolute(config.data.tokenizer)),
-        training=dataclasses.replace(config.training, backend=chosen.name),
+        training=dataclasses.replace(config.training, backend=chosen.name, objective=configs.objective(config)),
     )
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -201,7 +202,11 @@ def _open(folder: Path, config: RunConfig, backend: Backend, progress: Progress 
         data.prepare(data.read_texts(config.data.path), config.data.held_out, tokenizer, fingerprint, folder / "data")
     corpus = data.load(folder / "data", tokenizer, fingerprint)
     data.check(corpus, config.training.context)
-    run = Run(folder, config, _learner(folder, config, source, tokenizer), tokenizer, corpus, backend)
+    masking = masking_of(tokenizer, config.training.context) if configs.objective(config) == "masked" else None
+    learning = _learner(folder, config, source, tokenizer)
+    if masking and not learning.config.head:
+        raise ValueError("the model has no masked-token head, so it cannot guess what is hidden; it needs model.head = true.")
+    run = Run(folder, config, learning, tokenizer, corpus, backend, masking)
     if source and not config.lora and not run.state_path.exists():
         save_checkpoint(run, state_at(source.params, run.learner, backend), Best())
     return run
@@ -212,7 +217,7 @@ def _learner(folder: Path, config: RunConfig, source: Model | None, tokenizer: T
     module = architecture(config.model["architecture"])
     if not config.source:
         return learner(module, configs.model_config(config, tokenizer.vocab_size), config.training)
-    sizes = source.config if source else module.from_hugging_face(read_config(folder))
+    sizes = source.config if source else checkpoints.load(folder, "numpy").config
     if tokenizer.vocab_size > sizes.vocab_size:
         raise ValueError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, but {config.source} knows {sizes.vocab_size}; give its own."
@@ -263,7 +268,8 @@ def _make_tokenizer(config: RunConfig, source: Model | None, progress: Progress 
             )
         return source.tokenizer
     train, _ = data.split(data.read_texts(config.data.path), config.data.held_out)
-    return train_bpe(train, config.data.vocab_size, progress=progress)
+    special = ("<|endoftext|>", "<|mask|>") if configs.objective(config) == "masked" else ("<|endoftext|>",)
+    return train_bpe(train, config.data.vocab_size, special, progress)
 
 
 def _absolute(path: str) -> str:
