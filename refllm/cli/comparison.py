@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,7 +127,7 @@ def _short(paths: set[str]) -> dict[str, str]:
     """What each tokenizer is called in a table: the name of its file, or of its folder where the file's says nothing."""
     called = {}
     for path in paths:
-        resolved = Path(path).expanduser().resolve()
+        resolved = Path(os.path.abspath(Path(path).expanduser()))  # a link keeps its own name
         called[path] = resolved.parent.name if resolved.name in USUAL else resolved.name
     unique = len(set(called.values())) == len(called)
     return called if unique else {path: path for path in paths}
