@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from refllm import checkpoints
-from refllm.tokenizer import Tokenizer
+from refllm.checkpoints.fingerprint import sha256
+from refllm.tokenizer import Tokenizer, train_bpe
 from refllm.training import run as runs
-from refllm.training.config import read
+from refllm.training.config import from_tables, read
 from refllm.training.loop import train
 from refllm.training.run import begin, first_or_last_state, reopen
 from refllm.training.step import loss_and_gradients
@@ -205,3 +206,141 @@ def test_metrics_tell_every_step_once(tmp_path, configure):
     assert [line["step"] for line in lines if "held_out_loss" in line] == [3, 6, 7]
     assert [line["loss"] for line in lines] == [p.loss for p in progress]
     assert all(line["tokens_per_second"] > 0 and line["seconds_left"] >= 0 for line in lines)
+
+
+# Runs that begin at another model
+
+
+@pytest.fixture
+def source(tmp_path, configure):
+    """A model that a run has made, with its tokenizer."""
+    list(train(begin(tmp_path / "source", configure(), "numpy")))
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def going_on(source, configure):
+    """Makes a configuration that goes on from it."""
+
+    def make(source=source, tokenizer="", **training):
+        settings = {"context": 16, "batch": 4, "steps": 6, "learning_rate": 1e-3, "evaluation_windows": 4}
+        settings |= {"evaluate_every": 3, "checkpoint_every": 2} | training
+        data = {"path": configure().data.path, "tokenizer": str(tokenizer)}
+        return from_tables({"model": {"from": str(source)}, "data": data, "training": settings})
+
+    return make
+
+
+def test_a_run_from_a_model_begins_with_its_weights_and_its_tokenizer(backend, tmp_path, source, going_on):
+    run = begin(tmp_path / "run", going_on(learning_rate=0.0), backend)
+    loaded = checkpoints.load(source, "numpy")
+    assert run.learner.config == loaded.config
+    state, _ = first_or_last_state(run)
+    for name, x in runs.model(run, state).params.items():
+        np.testing.assert_array_equal(backend.xp.to_numpy(x), loaded.params[name])
+    assert not any(np.any(backend.xp.to_numpy(moment)) for moment in (state.mean, state.square))
+    assert (tmp_path / "run" / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+
+
+def test_run_toml_says_where_a_run_begins_and_no_sizes(tmp_path, source, going_on):
+    run = begin(tmp_path / "run", going_on(), "numpy")
+    assert dict(run.config.model) == {"architecture": "llama", "from": str(source), "sha256": sha256(source)}
+    assert read(tmp_path / "run" / "run.toml") == run.config
+    with pytest.raises(
+        ValueError, match="model.d_model cannot be set for a model that is trained already: its checkpoint decides"
+    ):
+        runs.configs.override(going_on(), {"model.d_model": 32})
+    with pytest.raises(ValueError, match="model.d_model cannot be set"):
+        from_tables({"model": {"from": "m", "d_model": 8}, "data": {"path": "t"}, "training": {}})
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2, 5])
+def test_a_run_from_a_model_needs_it_no_more_and_goes_on_bit_for_bit(stop, tmp_path, source, going_on):
+    config = going_on(dropout=0.1, accumulation=2)
+    list(train(begin(tmp_path / "whole", config, "numpy")))
+    begin(tmp_path / "stopped", config, "numpy")
+    shutil.rmtree(source)
+    steps = train(reopen(tmp_path / "stopped"))
+    for _ in zip(range(stop), steps, strict=False):
+        pass
+    steps.close()
+    list(train(reopen(tmp_path / "stopped")))
+    for one, other in zip(state_of(reopen(tmp_path / "whole")), state_of(reopen(tmp_path / "stopped")), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for name in ("model.safetensors", "best/model.safetensors", "config.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
+
+
+def test_a_run_stopped_before_it_had_its_weights_fetches_them_or_says_what_is_missing(tmp_path, source, going_on):
+    whole = state_of(begin(tmp_path / "run", going_on(), "numpy"))
+    for name in ("training_state.safetensors", "model.safetensors", "config.json"):
+        (tmp_path / "run" / name).unlink()
+    for one, other in zip(state_of(reopen(tmp_path / "run")), whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+    (tmp_path / "run" / "training_state.safetensors").unlink()
+    weights = (source / "model.safetensors").read_bytes()
+    (source / "model.safetensors").write_bytes(weights[:-1] + b"\x01")
+    with pytest.raises(ValueError, match=r"source is not the checkpoint that run.toml speaks of: its sha256 is"):
+        reopen(tmp_path / "run")
+    shutil.rmtree(source)
+    with pytest.raises(
+        FileNotFoundError, match=r"run begins at .*source, which is gone; put it back, or write where it is into run"
+    ):
+        reopen(tmp_path / "run")
+
+
+def test_a_run_from_a_model_that_will_not_do_is_refused_and_leaves_nothing(tmp_path, source, going_on):
+    def refused(message, error=ValueError, **changes):
+        with pytest.raises(error, match=message):
+            begin(tmp_path / "run", going_on(**changes), "numpy")
+        assert not (tmp_path / "run").exists()
+
+    refused(r"none does not exist; training goes on from a model's folder or file", FileNotFoundError, source=tmp_path / "none")
+    refused(r"training.context=17 is too long: .*source has max_positions=16", context=17)
+    text = "".join(chr(0x4E00 + i) * 4 + "\n" for i in range(400))
+    train_bpe(text, 900).save(tmp_path / "large.json")
+    refused(r"the tokenizer has 900 tokens, but .*source knows \d+; give its own", tokenizer=tmp_path / "large.json")
+    (source / "tokenizer.json").rename(tmp_path / "tokenizer.json")
+    refused(r"source has no tokenizer; give the one it was trained with, --tokenizer or data.tokenizer")
+    assert begin(tmp_path / "run", going_on(tokenizer=tmp_path / "tokenizer.json"), "numpy").tokenizer.vocab_size == 300
+
+
+def test_a_folder_that_was_there_keeps_what_was_in_it_when_a_run_from_a_model_fails(tmp_path, going_on, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+
+    def full(*arguments):
+        raise OSError("no room")
+
+    monkeypatch.setattr(runs.state_file, "save", full)
+    with pytest.raises(OSError, match="no room"):
+        begin(tmp_path / "run", going_on(), "numpy")
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["notes.txt"]
+
+
+def test_weights_in_half_precision_are_trained_in_single(tmp_path, source, going_on):
+    model = checkpoints.load(source, "numpy")
+    checkpoints.save(tmp_path / "half", model, "bfloat16")
+    run = begin(tmp_path / "run", going_on(source=tmp_path / "half", learning_rate=0.0), "numpy")
+    half = checkpoints.load(tmp_path / "half", "numpy", "float32")
+    state, _ = first_or_last_state(run)
+    assert (state.vector.dtype, run.weights_dtype) == (np.float32, "float32")
+    for name, x in runs.model(run, state).params.items():
+        np.testing.assert_array_equal(x, half.params[name])
+        assert np.all(np.abs(x - model.params[name]) <= 2.0**-8 * np.abs(model.params[name]))
+
+
+def test_stories_learn_another_text(tmp_path, data):
+    (tmp_path / "text.txt").write_text((data / "tinyshakespeare.txt").read_text()[:20_000])
+    tables = {
+        "model": {"from": str(data / "stories260K.bin")},
+        "data": {"path": str(tmp_path / "text.txt"), "tokenizer": str(data / "tok512.bin")},
+        "training": {"context": 64, "batch": 4, "steps": 10, "learning_rate": 1e-3, "evaluation_windows": 1},
+    }
+    run = begin(tmp_path / "run", from_tables(tables), "numpy")
+    tokens, targets = (run.corpus.held_out[i : 512 + i].astype(np.int32).reshape(8, 64) for i in (0, 1))
+    before = float(checkpoints.load(tmp_path / "run", "numpy").loss(tokens, targets))
+    assert before == pytest.approx(float(checkpoints.load(data / "stories260K.bin", "numpy").loss(tokens, targets)), rel=1e-6)
+    list(train(run))
+    assert float(checkpoints.load(tmp_path / "run", "numpy").loss(tokens, targets)) < before - 0.2
