@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from refllm.tokenizer import AddedToken, Template, Tokenizer
 from refllm.tokenizer.byte_level import to_bytes
 from refllm.tokenizer.byte_level_bpe import ByteLevelBPE
@@ -66,7 +68,7 @@ class _Metadata:
     def list_of(self, name: str, kind: type, length: int | None = None) -> list[Any]:
         """A list. Raises ValueError where there is none, or one of another type or length."""
         value = self.fields.get(f"tokenizer.ggml.{name}")
-        values = value if value is None or isinstance(value, list) else getattr(value, "tolist", list)()
+        values = value.tolist() if isinstance(value, np.ndarray) else value
         if not isinstance(values, list) or not all(type(v) is kind for v in values) or length not in (None, len(values)):
             wanted = f"{'' if length is None else f'{length} '}{kind.__name__} values"
             raise ValueError(f"tokenizer.ggml.{name} is not the list of {wanted} that it must be.")
