@@ -335,6 +335,26 @@ MIXTRAL_NAMES = {ours: theirs for ours, theirs in LLAMA_NAMES.items() if ".ffn."
 }
 
 
+GEMMA_NAMES = {  # all matrices but the embedding lie transposed; Gemma 1 has the norm before its feed-forward under another name
+    "embedding": "model.embed_tokens.weight",
+    "layers.{i}.attention_norm": "model.layers.{i}.input_layernorm.weight",
+    "layers.{i}.attention.q": "model.layers.{i}.self_attn.q_proj.weight",
+    "layers.{i}.attention.k": "model.layers.{i}.self_attn.k_proj.weight",
+    "layers.{i}.attention.v": "model.layers.{i}.self_attn.v_proj.weight",
+    "layers.{i}.attention.o": "model.layers.{i}.self_attn.o_proj.weight",
+    "layers.{i}.attention.q_norm": "model.layers.{i}.self_attn.q_norm.weight",
+    "layers.{i}.attention.k_norm": "model.layers.{i}.self_attn.k_norm.weight",
+    "layers.{i}.attention_post_norm": "model.layers.{i}.post_attention_layernorm.weight",
+    "layers.{i}.ffn_norm": "model.layers.{i}.pre_feedforward_layernorm.weight",
+    "layers.{i}.ffn.gate": "model.layers.{i}.mlp.gate_proj.weight",
+    "layers.{i}.ffn.up": "model.layers.{i}.mlp.up_proj.weight",
+    "layers.{i}.ffn.down": "model.layers.{i}.mlp.down_proj.weight",
+    "layers.{i}.ffn_post_norm": "model.layers.{i}.post_feedforward_layernorm.weight",
+    "norm": "model.norm.weight",
+    "lm_head": "lm_head.weight",
+}
+
+
 class Made(NamedTuple):
     """A model of transformers beside its parameters under the specification's names."""
 
@@ -370,7 +390,7 @@ def made(op: str, config: dict[str, Any], model: torch.nn.Module, names: dict[st
     for name, tensor in tensors.items():
         gain = tensor.ndim == 1 and not name.endswith("bias")
         unit, largest = (1 / 256, 0.25) if tensor.ndim == 1 else (1 / 128, 0.5)
-        tensor.data = draw(*tensor.shape, unit=unit, largest=largest) + (1.0 if gain else 0.0)
+        tensor.data = draw(*tensor.shape, unit=unit, largest=largest) + (1.0 if gain and op != "gemma" else 0.0)
     assert len(tensors) == len(theirs)
     return Made(op, config, model.double().eval(), tensors)
 
@@ -502,6 +522,50 @@ def make_mixtral(**changes: Any) -> Made:
     return made("mixtral", config, MixtralForCausalLM(theirs), MIXTRAL_NAMES)
 
 
+def make_gemma(**changes: Any) -> Made:
+    """Gemma 3 with q/k norms, Gemma 1 without norms after the sub-layers, else Gemma 2."""
+    import transformers
+
+    sizes = {"vocab_size": 7, "d_model": 4, "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "d_head": 4, "d_ff": 5}
+    rest = {"query_pre_attn_scalar": 3, "max_positions": 10, "rope_theta": 100.0, "norm_eps": 1e-5, "tied": True}
+    kinds = {"window": None, "full_layers": [], "post_norms": True, "qk_norm": False, "attention_softcap": None}
+    config = sizes | rest | kinds | {"logit_softcap": None, "rope_scaling": None, "local_rope_theta": None} | changes
+    whole = {"rope_type": "default", "rope_theta": config["rope_theta"]} | their_scaling(config["rope_scaling"] or {})
+    fields = {
+        "vocab_size": config["vocab_size"],
+        "hidden_size": config["d_model"],
+        "num_hidden_layers": config["n_layers"],
+        "num_attention_heads": config["n_heads"],
+        "num_key_value_heads": config["n_kv_heads"],
+        "head_dim": config["d_head"],
+        "intermediate_size": config["d_ff"],
+        "max_position_embeddings": config["max_positions"],
+        "rms_norm_eps": config["norm_eps"],
+        "tie_word_embeddings": config["tied"],
+        "rope_parameters": whole,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+        "attn_implementation": "eager",
+    }
+    if not config["post_norms"]:
+        theirs = transformers.GemmaForCausalLM(transformers.GemmaConfig(**fields))
+        before_ffn = "model.layers.{i}.post_attention_layernorm.weight"
+        names = {ours: path for ours, path in GEMMA_NAMES.items() if not ours.endswith("post_norm")}
+        return made("gemma", config, theirs, names | {"layers.{i}.ffn_norm": before_ffn})
+    local = [config["window"] is not None and i not in config["full_layers"] for i in range(config["n_layers"])]
+    fields["layer_types"] = ["sliding_attention" if is_local else "full_attention" for is_local in local]
+    fields["sliding_window"] = config["window"] or config["max_positions"]
+    fields["query_pre_attn_scalar"] = config["query_pre_attn_scalar"]
+    fields["final_logit_softcapping"] = config["logit_softcap"]
+    if not config["qk_norm"]:
+        fields["attn_logit_softcapping"] = config["attention_softcap"]
+        return made("gemma", config, transformers.Gemma2ForCausalLM(transformers.Gemma2Config(**fields)), GEMMA_NAMES)
+    near = {"rope_type": "default", "rope_theta": config["local_rope_theta"]}
+    fields["rope_parameters"] = {"full_attention": whole, "sliding_attention": near}
+    return made("gemma", config, transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**fields)), GEMMA_NAMES)
+
+
 def margin(made: Made, tokens: torch.Tensor) -> float:
     """How far the last expert chosen is from the next, at the closest of all choices."""
     routed = torch.cat(made.model(tokens, output_router_logits=True).router_logits)
@@ -541,6 +605,13 @@ def forward_and_backward(made: Made, B: int, T: int, more: dict[str, torch.Tenso
         loss = loss + made.config["balance_weight"] * output.aux_loss
     loss.backward()
     return {"op": made.op, "inputs": inputs, "outputs": {"logits": output.logits, "loss": loss} | made.gradients()}
+
+
+def gemma() -> Iterator[Case]:
+    yield forward_and_backward(make_gemma(window=2, full_layers=[1], attention_softcap=0.5, logit_softcap=2.0), 2, 5)
+    yield forward_and_backward(make_gemma(n_layers=1, post_norms=False, n_kv_heads=2, query_pre_attn_scalar=4, tied=False), 1, 4)
+    gemma3 = {"qk_norm": True, "window": 3, "local_rope_theta": 20.0, "rope_scaling": LINEAR}
+    yield forward_and_backward(make_gemma(**gemma3, full_layers=[1], d_head=6, d_ff=4), 1, 6)
 
 
 def gpt2() -> Iterator[Case]:
@@ -759,6 +830,7 @@ PAGES: dict[str, Callable[[], Iterator[Case]]] = {
     "layers/dropout": dropout,
     "layers/cross_entropy": cross_entropy,
     "models/bert": bert,
+    "models/gemma": gemma,
     "models/gpt2": gpt2,
     "models/llama": llama,
     "models/mixtral": mixtral,

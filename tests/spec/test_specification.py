@@ -266,11 +266,19 @@ LLAMA = {
 GPT2 = {"vocab_size": 5, "d_model": 4, "n_layers": 2, "n_heads": 2, "d_ff": 3, "max_positions": 6}
 BERT = GPT2 | {"n_types": 2}
 MIXTRAL = LLAMA | {"n_experts": 4, "top_k": 2, "n_kv_heads": 2, "d_ff": 2}
+GEMMA = LLAMA | {"n_kv_heads": 2, "query_pre_attn_scalar": 3, "norm_eps": 0.01}
 MODELS = [
     ("bert", BERT),
     (
         "bert",
         BERT | {"n_heads": 1, "n_layers": 1, "activation": "gelu_tanh", "pooler": True, "next_sentence": True, "n_types": 1},
+    ),
+    ("gemma", GEMMA),
+    ("gemma", GEMMA | {"window": 2, "full_layers": (1,), "attention_softcap": 0.75, "logit_softcap": 3.0}),
+    ("gemma", GEMMA | {"n_layers": 1, "post_norms": False, "tied": False, "norm_eps": 0.25}),
+    (
+        "gemma",
+        GEMMA | {"window": 2, "full_layers": (0,), "qk_norm": True, "local_rope_theta": 9.0, "rope_scaling": LinearScaling(2.0)},
     ),
     ("gpt2", GPT2),
     ("gpt2", GPT2 | {"n_heads": 1, "n_layers": 1, "activation": "gelu_erf", "norm_eps": 0.25}),
@@ -311,7 +319,7 @@ def test_a_models_table_and_count_are_those_of_its_parameters(name, fields):
     letters = {"V": "vocab_size", "D": "d_model", "H": "n_heads", "G": "n_kv_heads", "K": "d_head", "F": "d_ff"}
     letters |= {"P": "max_positions", "L": "n_layers", "E": "n_experts"}
     letters |= {"n_types": "n_types", "head": "head", "pooler": "pooler", "next_sentence": "next_sentence"}
-    letters |= {flag: flag for flag in ("tied", "qkv_bias", "o_bias", "ffn_bias", "qk_norm")}
+    letters |= {flag: flag for flag in ("tied", "qkv_bias", "o_bias", "ffn_bias", "qk_norm", "post_norms")}
     sizes = {letter: getattr(config, field, None) for letter, field in letters.items()}
     rows = specification.entries(f"models/{name}", "Parameter")
     stated = {
@@ -322,7 +330,7 @@ def test_a_models_table_and_count_are_those_of_its_parameters(name, fields):
     if getattr(config, "tied", False):
         del stated["lm_head"]
     shapes = architecture(name).parameter_shapes(config)
-    optional = [n for n in stated if n.endswith(("q_norm", "k_norm")) or (name == "llama" and n.endswith("_bias"))]
+    optional = [n for n in stated if n.endswith(("q_norm", "k_norm", "post_norm")) or (name == "llama" and n.endswith("_bias"))]
     optional += [n for n in stated if n.startswith(("pooler.", "next_sentence."))]
     for absent in [n for n in optional if n not in shapes]:
         del stated[absent]
