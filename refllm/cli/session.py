@@ -75,7 +75,11 @@ def describe_model(run: Run) -> str:
 
 def after_training(run: Run, best: Path) -> list[tuple[str, str]]:
     """What may follow a run, and the commands for it."""
-    steps = [("let it continue a prompt", f'refllm generate {best} "…"')]
+    if run.masking:
+        mask = run.tokenizer.decode([run.masking.mask])
+        steps = [("let it fill in a text", f'refllm fill {best} "… {mask} …"')]
+    else:
+        steps = [("let it continue a prompt", f'refllm generate {best} "…"')]
     if run.config.lora:
         steps.append(("make a whole model of it", f"refllm merge {best} {run.folder.with_name(run.folder.name + '-merged')}"))
     return steps

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import typer
 
 MODEL = {
-    "architecture": "llama, gpt2 or mixtral.",
+    "architecture": "llama, gpt2, mixtral or bert.",
     "d_model": "Width of the residual stream.",
     "n_layers": "Blocks.",
     "n_heads": "Query heads.",
     "n_kv_heads": "Key and value heads, which groups of query heads share; as many as query heads if not given (llama).",
     "d_head": "Width of a head; d_model / n_heads if not given (llama).",
-    "d_ff": "Width of the feed-forward part; 8/3 of d_model (llama) or 4 times (gpt2) if not given.",
+    "d_ff": "Width of the feed-forward part; 8/3 of d_model (llama) or 4 times (gpt2, bert) if not given.",
     "max_positions": "Longest sequence that the model can read, in tokens; the context if not given.",
     "rope_theta": "Base of the rotary frequencies (llama).",
     "norm_eps": "Added to the mean square, or variance, before its root is taken.",
@@ -26,7 +26,7 @@ MODEL = {
     "o_bias": "true: the heads' answers have a bias (llama).",
     "ffn_bias": "true: the feed-forward part has biases (llama).",
     "qk_norm": "true: every head's queries and keys are normalised, as in Qwen 3 (llama).",
-    "activation": "gelu_tanh or gelu_erf (gpt2).",
+    "activation": "gelu_tanh or gelu_erf (gpt2, bert).",
     "n_experts": "Experts of a block, each a feed-forward part (mixtral).",
     "top_k": "Experts that each position goes through (mixtral).",
     "balanced": "true: a loss that spreads positions over the experts is added (mixtral).",
@@ -59,6 +59,7 @@ TRAINING = {
     "evaluation_windows": "Windows of held-out text in an evaluation; 0 for all.",
     "checkpoint_every": "Steps between checkpoints.",
     "dtype": "float32, float64 or bfloat16.",
+    "objective": "causal or masked; the one by which the architecture learns if not given: masked for bert.",
 }
 LORA = {
     "rank": "Learn adapters of this rank in place of the weights, which stay as they are (with --from).",
@@ -68,6 +69,7 @@ LORA = {
 }
 TABLES = {"model": MODEL, "data": DATA, "training": TRAINING, "lora": LORA}
 NO_FLAG = {"model.vocab_size", "model.rope_scaling", "data.path", "training.backend"}  # from the data; none; --data; --backend
+NO_FLAG |= {f"model.{n}" for n in ("head", "pooler", "next_sentence", "n_types", "padding")}  # BERT's, no part of masking
 
 # The quickstart's settings, and what refllm train begins from. The text is short and read more than ten times, so what keeps the
 # model from learning it by heart decides: a decay twenty times the usual, with little dropout, was the best of those tried.
@@ -175,7 +177,7 @@ def _sizes(settings: Mapping[str, str]) -> dict[str, Any]:
     if architecture != "llama":
         model = {"architecture": architecture} | {n: model[n] for n in ("d_model", "n_layers", "n_heads")}
     d_model, n_heads = (_number(settings.get(f"model.{n}"), model[n]) for n in ("d_model", "n_heads"))
-    if architecture == "gpt2":
+    if architecture in ("gpt2", "bert"):
         model["d_ff"] = 4 * d_model
     elif architecture == "llama":
         model |= {"n_kv_heads": n_heads, "d_head": d_model // n_heads, "d_ff": -(-8 * d_model // 3 // 32) * 32}

@@ -119,7 +119,8 @@ def interrupted(run: Run, last: Progress | None) -> Text:
 def trigram(run: Run) -> Level | None:
     """The Kneser-Ney trigram of the run's training text, judged on the same tokens as the model in an evaluation.
 
-    It sees the two tokens before each, also where the model's window begins. None for a text that is long to count.
+    It sees the two tokens before each, also where the model's window begins. None for a text that is long to count, and where
+    tokens are hidden: there the model sees what follows.
     """
     import numpy as np
 
@@ -127,7 +128,7 @@ def trigram(run: Run) -> Level | None:
     from refllm.training.data import evaluation_begins
 
     corpus, t = run.corpus, run.training
-    if len(corpus.train) > 5_000_000:
+    if run.masking or len(corpus.train) > 5_000_000:
         return None
     counted = ngram.train(corpus.train, 3, run.tokenizer.vocab_size)
     begins = evaluation_begins(corpus, context=t.context, windows=t.evaluation_windows)

@@ -39,6 +39,13 @@ def decode(model: Model, token, cache: KVCache):
     return output.logits[:, -1, :], output.cache
 
 
+def check_continues(model: Model) -> None:
+    """Raise ValueError for a model that sees what follows a token: it has no guess of the next."""
+    if not getattr(model.architecture, "AUTOREGRESSIVE", True):
+        name = model.architecture.__name__.rpartition(".")[2]
+        raise ValueError(f"{name} is a masked model: it fills in hidden tokens (refllm fill) and does not continue a text.")
+
+
 def generate(
     model: Model,
     prompts: Sequence[int] | Sequence[Sequence[int]],
@@ -51,9 +58,10 @@ def generate(
 
     prompts: token ids, or one list of ids per row; shorter rows are padded at the left
     stop: ids after which a row ends; the id itself is yielded. When every row has ended, so does the iterator.
-    Raises ValueError, at once, for an empty prompt, an id outside the vocabulary, or more tokens than the context holds;
-    and while it runs, if the logits stop being numbers.
+    Raises ValueError, at once, for a model that cannot continue a text, an empty prompt, an id outside the vocabulary, or more
+    tokens than the context holds; and while it runs, if the logits stop being numbers.
     """
+    check_continues(model)
     one = len(prompts) == 0 or isinstance(prompts[0], int | np.integer)
     given: Sequence[Any] = [prompts] if one else prompts
     rows = [list(row) for row in given]

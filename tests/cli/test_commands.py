@@ -117,6 +117,21 @@ def test_a_gpt2_trains_too_in_a_folder_of_any_name(refllm, text, tmp_path):
     assert "".join(result.out.split()).count("arun[bold]") == 3, "in what is trained, what there is and what may come next"
 
 
+def test_a_bert_trains_too_and_is_not_asked_to_continue_a_text(refllm, text, tmp_path):
+    result = refllm("train", "--data", text, "--out", tmp_path / "run", "--architecture", "bert", *SMALL, "--steps", "4")
+    assert result.status == 0, result.err
+    assert "To beat" not in result.out  # the trigram is judged on the next token, this model on hidden ones
+    assert "refllm generate" not in result.out
+    assert "refllm fill" in result.out
+    assert "<|mask|>" in result.out
+    refused = refllm("generate", tmp_path / "run", "the cat")
+    assert (refused.status, refused.out) == (2, "")
+    assert "bert is a masked model: it fills in hidden tokens (refllm fill) and does not continue a text." in refused.err
+    refused = refllm("train", "--data", text, "--architecture", "bert", *SMALL, "--objective", "causal", "--out", tmp_path / "no")
+    assert (refused.status, (tmp_path / "no").exists()) == (2, False)
+    assert "training.objective='causal' does not fit bert" in refused.err
+
+
 def test_generate_writes_the_text_to_stdout_and_the_times_to_stderr(refllm, finished_run):
     result = refllm("generate", finished_run, "the cat", "--max-tokens", "5", "--seed", "3")
     assert result.status == 0

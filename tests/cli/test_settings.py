@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from refllm.cli.settings import DATA, MODEL, NO_FLAG, TRAINING, configured, free_folder
-from refllm.models import gpt2, llama, mixtral
+from refllm.models import bert, gpt2, llama, mixtral
 from refllm.training.config import DataConfig, TrainingConfig, read, write
 
 
@@ -16,7 +16,7 @@ def names(config):
 def test_every_setting_has_a_flag_and_every_flag_is_a_setting():
     assert {f"training.{name}" for name in names(TrainingConfig)} - NO_FLAG == {f"training.{name}" for name in TRAINING}
     assert {f"data.{name}" for name in names(DataConfig)} - NO_FLAG == {f"data.{name}" for name in DATA}
-    sizes = names(llama.Config) | names(gpt2.Config) | names(mixtral.Config) | {"architecture"}
+    sizes = names(llama.Config) | names(gpt2.Config) | names(bert.Config) | names(mixtral.Config) | {"architecture"}
     assert {f"model.{name}" for name in sizes} - NO_FLAG == {f"model.{name}" for name in MODEL}
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from refllm.array_api import load
 from refllm.decoding import Sampler, decode, generate, new_cache, pad_left, prefill
 from refllm.decoding.sampling import sample, uniforms
-from refllm.models import llama
+from refllm.models import bert, llama
 from refllm.models.model import Model
 
 GREEDY = Sampler(0.0)
@@ -217,6 +217,12 @@ def test_a_prompt_and_its_continuation_may_fill_the_context(backend, make_model)
 def test_a_cache_that_cannot_be_is_refused(make_model, batch, length):
     with pytest.raises(ValueError, match="at least 1|longer than the model's context"):
         new_cache(make_model("numpy"), batch, length)
+
+
+def test_a_masked_model_does_not_continue_a_text():
+    model = Model.initialise("bert", bert.Config(vocab_size=5, d_model=4, n_layers=1, n_heads=1, max_positions=8, d_ff=4), seed=0)
+    with pytest.raises(ValueError, match="bert is a masked model: it fills in hidden tokens .* and does not continue a text"):
+        generate(model, [1, 2], 3, GREEDY, seed=0)
 
 
 def test_padding_stands_at_the_left():
