@@ -134,19 +134,30 @@ def perplexity(
     watch: called with how many tokens are scored, and how many there are
     Raises ValueError for a text too short to be scored, and as `score_text` does.
     """
-    tokenizer = tokenizer_of(model)
-    begins = document_begin(tokenizer, bos)
-    ids = tokenizer.encode_array(text, disallowed_special=(), backend="numpy")
-    tokens = ids if begins is None else np.concatenate([np.asarray([begins], ids.dtype), ids])
-    if len(tokens) < 2:
-        raise ValueError(f"the text has {len(ids)} tokens; the first only begins it, so nothing is predicted.")
+    tokens, n_bytes = text_tokens(tokenizer_of(model), text, bos)
     nats, n_scored = [], 0
     for scores in score_text(model, tokens, context=context, stride=stride, batch=batch):
         nats.append(-math.fsum(scores.log_probabilities))
         n_scored += len(scores.log_probabilities)
         watch(n_scored, len(tokens) - 1)
-    given = 0 if begins is not None else len(next(iter(tokenizer.stretches(ids[:1].tolist()))))
-    return Perplexity(math.fsum(nats), n_scored, len(text.encode("utf-8", "replace")) - given, len(text.split()))
+    return Perplexity(math.fsum(nats), n_scored, n_bytes, len(text.split()))
+
+
+def text_tokens(tokenizer: Tokenizer, text: str, bos: bool | None) -> tuple[np.ndarray, int]:
+    """The ids of a text, (T,), behind the one that begins a document if bos asks for it, and the bytes of all but the first.
+
+    Raises ValueError for a text of which nothing is predicted.
+    """
+    begins = document_begin(tokenizer, bos)
+    ids = tokenizer.encode_array(text, disallowed_special=(), backend="numpy")
+    n_bytes = len(text.encode("utf-8", "replace"))
+    if begins is not None:
+        tokens = np.concatenate([np.asarray([begins], ids.dtype), ids])
+    else:
+        tokens, n_bytes = ids, n_bytes - sum(map(len, tokenizer.stretches(ids[:1].tolist())))
+    if len(tokens) < 2:
+        raise ValueError(f"the text has {len(ids)} tokens; the first only begins it, so nothing is predicted.")
+    return tokens, n_bytes
 
 
 def document_begin(tokenizer: Tokenizer, bos: bool | None) -> int | None:
