@@ -1,9 +1,9 @@
 """Kill a run at every moment it is about to open a file for writing or to rename one, go on, and compare what it made.
 
-    python kill_at_every_write.py CONFIG.toml FOLDER
+    python kill_at_every_write.py CONFIG.toml FOLDER [LAST]
 
-Each run is a forked process that SIGKILL ends; a second one goes on. Prints how many moments there were; exits 1 at the first
-whose outcome differs from that of the run that nobody killed.
+Each run is a forked process that SIGKILL ends; a second one goes on. Prints how many moments there were, LAST of them at most;
+exits 1 at the first whose outcome differs from that of the run that nobody killed.
 """
 
 import json
@@ -61,8 +61,8 @@ def main():
     os.fsync = lambda descriptor: None  # a kill, unlike a power cut, loses nothing that was written; this saves minutes
     run_in_a_process(config, place / "whole")
     expected = outcome(place / "whole")
-    moment = 1
-    while run_in_a_process(config, place / f"{moment}", moment):
+    moment, last = 1, int(sys.argv[3]) if len(sys.argv) > 3 else sys.maxsize
+    while moment <= last and run_in_a_process(config, place / f"{moment}", moment):
         run_in_a_process(config, place / f"{moment}")
         differing = [name for name, made in outcome(place / f"{moment}").items() if made != expected[name]]
         if differing:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refllm.training import loop
-from refllm.training.config import from_tables, override, write
+from refllm.training.config import from_tables, override, to_tables, write
 from refllm.training.loop import train
 from refllm.training.run import begin, first_or_last_state, reopen
 
@@ -101,6 +101,17 @@ def test_a_run_killed_before_any_write_and_resumed_makes_the_same_files(tmp_path
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 40  # moments
+
+
+def test_a_run_from_a_model_killed_before_any_write_and_resumed_makes_the_same_files(tmp_path, text_file):
+    config = override(small(text_file), {"training.steps": 1, "training.accumulation": 1})
+    list(train(begin(tmp_path / "source", config, "numpy")))
+    tables = to_tables(config) | {"model": {"from": str(tmp_path / "source")}}
+    write(from_tables(tables), tmp_path / "config.toml")
+    arguments = [Path(__file__).with_name("kill_at_every_write.py"), tmp_path / "config.toml", tmp_path, "20"]
+    done = subprocess.run([sys.executable, *arguments], env=ONE_THREAD, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == 20  # moments, the first weights' among them; the others are those of any run
 
 
 def test_a_run_killed_at_any_time_and_resumed_makes_the_same_files(tmp_path, text_file):
