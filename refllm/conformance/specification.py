@@ -210,7 +210,7 @@ def definitions() -> Mapping[str, Any]:
     return {name: namespace[name] for name in owner}
 
 
-SIGNATURE = re.compile(r"^def (\w+)\(.*\):  # (.*) -> \(.*\)$", re.MULTILINE)
+SIGNATURE = re.compile(r"^def (\w+)\([^)]*\):  # (.*) -> \(.*\)$", re.MULTILINE)
 AXES = re.compile(r"\(([^)]*)\)|\*")
 
 

@@ -1,4 +1,4 @@
-"""The soft cap (Bello et al. 2017, arXiv:1611.09940, appendix A.1; Gemma Team 2024, arXiv:2408.00118, section 2).
+"""The soft cap (Bello et al. 2017, arXiv:1611.09940; Gemma Team 2024, arXiv:2408.00118, section 2).
 
 y = c · tanh(x / c)
 
