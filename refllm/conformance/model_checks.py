@@ -11,7 +11,7 @@ from refllm.layers.rope import LinearScaling, Llama3Scaling, YarnScaling
 from refllm.models import architecture
 
 from .check import Check
-from .strategies import integers, normals
+from .strategies import integers, normals, truths
 
 
 @st.composite
@@ -116,6 +116,25 @@ def _decided(name, config, params, tokens, valid=None):
 
 
 @st.composite
+def _bert(draw):
+    n_heads, pooler = draw(st.integers(1, 3)), draw(st.booleans())
+    return architecture("bert").Config(
+        vocab_size=draw(st.integers(2, 19)),
+        d_model=n_heads * draw(st.integers(3, 4)),  # of fewer features the norms leave little
+        n_layers=draw(st.integers(1, 2)),
+        n_heads=n_heads,
+        max_positions=16,
+        d_ff=draw(st.sampled_from([5, 8])),
+        n_types=draw(st.integers(1, 3)),
+        norm_eps=draw(st.sampled_from([1e-12, 1e-5])),
+        activation=draw(st.sampled_from(["gelu_erf", "gelu_tanh"])),
+        pooler=pooler,
+        next_sentence=pooler and draw(st.booleans()),
+        padding=draw(st.sampled_from([None, 0])),
+    )
+
+
+@st.composite
 def _parameters(draw, name, config):
     """Parameters of the size that training gives them: gains near one, matrices that keep a vector's length."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -141,6 +160,16 @@ def _training_inputs(draw, name, configs):
 
 
 @st.composite
+def _masked_inputs(draw, name, configs):
+    """The same with padding anywhere, but not at the first token of a row, and with two texts in a row."""
+    config, params, tokens, targets = draw(_training_inputs(name, configs))
+    valid = draw(truths(tokens.shape))
+    valid[:, 0] = True
+    types = draw(integers(tokens.shape, 0, config.n_types))
+    return config, params, tokens, np.where(valid, targets, np.int32(-100)), valid, types
+
+
+@st.composite
 def _decoding_inputs(draw, name, configs):
     """A left-padded batch, and how many tokens to read at each call."""
     config = draw(configs)
@@ -158,8 +187,8 @@ def _train(name):
     module = architecture(name)
 
     def compute(backend: Backend, drawn):
-        config, params, tokens, targets = drawn
-        output = module.forward(params, tokens, config)
+        config, params, tokens, targets, *seen = drawn
+        output = module.forward(params, tokens, config, **dict(zip(("valid", "token_types"), seen, strict=False)))
         loss, judged = cross_entropy(output.logits, targets)
         dlogits = cross_entropy_backward(backend.xp.ones_like(loss), judged)
         loss = loss if output.auxiliary is None else loss + output.auxiliary
@@ -206,6 +235,7 @@ CHECKS = [
         )
         for name, configs in MODELS.items()
     ),
+    Check("bert: logits, loss, gradients", "models", _masked_inputs("bert", _bert()), _train("bert"), whole=True),
     *(
         Check(
             f"{name}: cached decoding",
