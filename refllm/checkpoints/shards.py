@@ -32,7 +32,7 @@ def read(folder: Path) -> dict[str, Tensor]:
     if any((folder / name).is_file() for name in PICKLED):
         raise FileNotFoundError(
             f"{folder / WEIGHTS} is missing. {PICKLED[0]} is not read: it is a pickle, which can run any program. Convert it "
-            "with transformers: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder, safe_serialization=True)."
+            "with transformers: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)."
         )
     raise FileNotFoundError(f"{folder / WEIGHTS} is missing; a model's folder holds it, or {INDEX} and its shards.")
 

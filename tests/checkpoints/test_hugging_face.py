@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
 
 import refllm
 from refllm import checkpoints
@@ -251,6 +253,82 @@ def test_a_configuration_that_does_not_fit_the_tensors_is_refused_with_a_sentenc
     changed(tmp_path, **change)
     with pytest.raises(ValueError, match=sentence):
         checkpoints.load(tmp_path)
+
+
+NUMBERS = st.one_of(st.integers(-2, 20), st.integers(-(2**70), 2**70), st.floats())
+FIELDS = st.one_of(
+    NUMBERS, st.text(max_size=3), st.booleans(), st.none(), st.just([1]), st.just({"rope_type": "yarn"}), st.just(...)
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("folder")
+
+
+@given(data=st.data())
+def test_a_configuration_of_any_fields_is_refused_with_a_sentence_or_fits_the_tensors(folder, data):
+    checkpoints.save(folder, make(data.draw(st.sampled_from(sorted(CONFIGS)))))
+    fields = sorted(json.loads((folder / "config.json").read_text()))
+    changed(folder, **data.draw(st.dictionaries(st.sampled_from(fields), FIELDS, min_size=1, max_size=3)))
+    refused = None
+    try:
+        model = checkpoints.load(folder, "numpy")
+        assert {n: p.shape for n, p in model.params.items()} == model.shapes
+    except ValueError as error:
+        refused = str(error)
+    assert refused is None or refused
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("num_hidden_layers", 10**12), ("vocab_size", 10**12), ("num_attention_heads", 10**12), ("intermediate_size", 10**30)],
+)
+def test_a_claim_of_a_huge_model_is_refused_at_once(tmp_path, field, value):
+    checkpoints.save(tmp_path, make("llama"))
+    changed(tmp_path, **{field: value})
+    with pytest.raises(ValueError, match=r"config.json has num_hidden_layers=10{12}, but the checkpoint holds only 21|needs \("):
+        checkpoints.load(tmp_path)
+
+
+def test_a_value_of_a_wrong_type_is_refused_with_a_sentence(tmp_path):
+    checkpoints.save(tmp_path, make("llama"))
+    for change, sentence in (
+        ({"vocab_size": "300"}, "config.json gives vocab_size the value '300', a str; that cannot be."),
+        ({"num_attention_heads": 4.0}, "config.json gives n_heads the value 4.0, a float; that cannot be."),
+        ({"rms_norm_eps": float("inf")}, "config.json gives norm_eps the value inf, a float; that cannot be."),
+        ({"num_attention_heads": [4]}, "config.json does not describe a model of type 'llama': "),
+    ):
+        checkpoints.save(tmp_path, make("llama"))
+        changed(tmp_path, **change)
+        with pytest.raises(ValueError, match=sentence):
+            checkpoints.load(tmp_path)
+
+
+def test_a_tensor_that_is_not_of_floating_numbers_is_refused_with_a_sentence(tmp_path):
+    checkpoints.save(tmp_path, make("llama"))
+    tensors = tensor_file.read(tmp_path / "model.safetensors")
+    for stored in (tensor_file.of_array(np.ones(8, np.int8)), Tensor("U8", (8,), lambda: np.ones(8, np.uint8))):
+        tensor_file.write(tmp_path / "x.safetensors", tensors | {"model.norm.weight": stored})
+        (tmp_path / "x.safetensors").replace(tmp_path / "model.safetensors")
+        with pytest.raises(
+            ValueError, match=f"norm is stored in {stored.dtype} in model.safetensors; F16, BF16, F32, F64 can be"
+        ):
+            checkpoints.load(tmp_path)
+
+
+def test_a_file_that_is_no_model_is_refused_with_a_sentence(tmp_path):
+    checkpoints.save(tmp_path, make("llama"))
+    (tmp_path / "model.pt").write_bytes(b"PK\x03\x04 and so on, a file of torch.save")
+    (tmp_path / "old.pt").write_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
+    for name, sentence in (
+        ("model.safetensors", "model.safetensors holds tensors, but not what model they make up; name the folder"),
+        ("model.pt", "model.pt is a file of torch.save, which is not read: it is a pickle, which can run any program."),
+        ("old.pt", "old.pt is a file of torch.save, which is not read"),
+        ("config.json", "config.json is not a llama2.c checkpoint"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            checkpoints.load(tmp_path / name)
 
 
 def test_a_folder_without_its_files_is_refused_with_a_sentence(tmp_path):

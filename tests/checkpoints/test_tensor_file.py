@@ -155,6 +155,54 @@ def test_a_header_that_contradicts_itself_is_refused_with_a_sentence(path, entry
         tensor_file.read(path)
 
 
+def file_of(**entries):
+    header = json.dumps(entries).encode()
+    return len(header).to_bytes(8, "little") + header
+
+
+def four(begin, end):
+    return {"dtype": "F32", "shape": [(end - begin) // 4], "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (file_of(a=four(0, 8), b=four(4, 12)) + bytes(12), "b begins at byte 4, but a ends at 8"),
+        (file_of(a=four(0, 8), b=four(0, 8)) + bytes(8), "b begins at byte 0, but a ends at 8"),
+        (file_of(a=four(0, 8), b=four(12, 16)) + bytes(16), "b begins at byte 12, but a ends at 8"),
+        (file_of(a=four(4, 8)) + bytes(8), "a begins at byte 4, but the header ends at 0"),
+        (file_of(a={"dtype": "F32", "shape": [1 << 70, 0], "data_offsets": [0, 0]}), "describe tensors"),
+        (file_of(a={"dtype": "F32", "shape": [1 << 40, 1 << 40, 0], "data_offsets": [0, 0]}), "describe tensors"),
+        (file_of(a={"dtype": "F32", "shape": [1] * 65, "data_offsets": [0, 4]}) + bytes(4), "a shape of 65 axes"),
+        (file_of(a=four(0, 1 << 61)), "describe tensors"),
+        (file_of(a={**four(0, 4), "x": 1}) + bytes(4), "describe tensors"),
+        (b"\x1d" + bytes(7) + b'{"a":{},"a":{"dtype":"F32"}}  ', "the key 'a' stands twice in it"),
+        ((1 << 20).to_bytes(8, "little") + b"[" * (1 << 20), "it is nested too deep"),
+    ],
+)
+def test_a_header_that_lies_is_refused_with_a_sentence(path, content, sentence):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"x.safetensors is not a safetensors file: .*{sentence}"):
+        tensor_file.read(path)
+
+
+def test_a_header_of_gigabytes_is_not_read(path):
+    with open(path, "wb") as file:
+        file.write((1 << 33).to_bytes(8, "little"))
+        file.truncate(1 << 34)
+    with pytest.raises(ValueError, match=r"a header has at most 100000000 bytes, not 8589934592"):
+        tensor_file.read(path)
+
+
+def test_a_number_too_large_for_float16_is_refused_and_the_old_file_kept(path, whole):
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"b holds 70000, which float16 cannot hold; store bfloat16 or float32 instead."):
+        tensor_file.write(path, {name: Tensor("F16", (2,), lambda: np.asarray([1.0, 7e4])) for name in "b"})
+    assert path.read_bytes() == whole
+    tensor_file.write(path, {"b": Tensor("F16", (2,), lambda: np.asarray([1.0, np.inf]))})
+    assert np.isinf(tensor_file.read(path)["b"].values()[1])
+
+
 def test_a_dtype_that_cannot_be_read_is_named_when_it_is_asked_for(path):
     header = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [3], "data_offsets": [0, 3]}}).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(3))
