@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from refllm.cli.settings import DATA, MODEL, NO_FLAG, TRAINING, configured, free_folder
+from refllm.cli.settings import DATA, LORA, MODEL, NO_FLAG, TRAINING, configured, flag_of, free_folder
 from refllm.models import bert, gpt2, llama, mixtral
-from refllm.training.config import DataConfig, TrainingConfig, read, write
+from refllm.training.config import DataConfig, LoraConfig, TrainingConfig, read, write
 
 
 def names(config):
@@ -16,14 +16,16 @@ def names(config):
 def test_every_setting_has_a_flag_and_every_flag_is_a_setting():
     assert {f"training.{name}" for name in names(TrainingConfig)} - NO_FLAG == {f"training.{name}" for name in TRAINING}
     assert {f"data.{name}" for name in names(DataConfig)} - NO_FLAG == {f"data.{name}" for name in DATA}
+    assert names(LoraConfig) == set(LORA)
     sizes = names(llama.Config) | names(gpt2.Config) | names(bert.Config) | names(mixtral.Config) | {"architecture"}
     assert {f"model.{name}" for name in sizes} - NO_FLAG == {f"model.{name}" for name in MODEL}
 
 
 def test_every_flag_is_in_the_help(refllm):
     told = refllm("train", "--help").out
-    for name in (*MODEL, *DATA, *TRAINING):
-        assert f"--{name.replace('_', '-')} " in told
+    for table, names_of in (("model", MODEL), ("data", DATA), ("training", TRAINING), ("lora", LORA)):
+        for name in names_of:
+            assert f"{flag_of(table, name)} " in told
 
 
 def test_settings_reach_the_run():
