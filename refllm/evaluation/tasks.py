@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from refllm.decoding.generate import generate
 from refllm.decoding.sampling import Sampler
-from refllm.evaluation.likelihood import check_causal, continuation_log_likelihoods, tokenizer_of
+from refllm.evaluation.likelihood import Likelihood, check_causal, continuation_log_likelihoods, tokenizer_of
 from refllm.evaluation.metrics import METRICS, Share, mean, wilson
 from refllm.layers.blocks import blocks
 from refllm.models.model import Model
@@ -237,30 +237,36 @@ def best(scores: Sequence[float]) -> int:
 
 
 def _choose(model: Model, task: Task, batch: int, watch: Callable[[int, int], None]) -> list[Answer]:
-    answers, neutral, n = [], task.neutral_prompt(), len(task.questions)
+    answers: list[Answer] = []
+    neutral, n = task.neutral_prompt(), len(task.questions)
     unasked: dict[str, float] = {}  # log p(choice | neutral prompt)
-    for i, fields in enumerate(task.questions):
-        prompt, choices, right = task.prompt(fields), task.choices_of(fields), task.right_answers(fields)
-        new = [choice for choice in choices if choice not in unasked]
-        pairs = [(prompt, task.before_answer + c) for c in choices] + [(neutral, task.before_answer + c) for c in new]
+    for start, stop in blocks(n, batch):
+        several = task.questions[start:stop]
+        asked = [(task.prompt(fields), choice) for fields in several for choice in task.choices_of(fields)]
+        new = dict.fromkeys(choice for _, choice in asked if choice not in unasked)
+        pairs = [(prompt, task.before_answer + choice) for prompt, choice in (*asked, *((neutral, c) for c in new))]
         found = continuation_log_likelihoods(model, pairs, batch=batch)
         if any(likelihood.cut for likelihood in found):
-            raise ValueError(
-                f"question {i + 1} of {task.name} does not fit the model's context of {model.config.max_positions} tokens; "
-                "show fewer examples (shots)."
-            )
-        unasked |= {choice: likelihood.total for choice, likelihood in zip(new, found[len(choices) :], strict=True)}
-        asked = found[: len(choices)]
-        nats = {
-            "sum": tuple(x.total for x in asked),
-            "token": tuple(x.per_token for x in asked),
-            "byte": tuple(x.total / len(c.encode("utf-8", "replace")) for x, c in zip(asked, choices, strict=True)),
-            "calibrated": tuple(x.total - unasked[c] for x, c in zip(asked, choices, strict=True)),
-        }
-        chosen = choices[best(nats[task.score])]
-        answers.append(Answer(chosen, tuple(right), float(chosen in right), nats))
-        watch(i + 1, n)
+            room = f"the model's context of {model.config.max_positions} tokens"
+            raise ValueError(f"a question of {task.name} does not fit {room}; show fewer examples (shots).")
+        unasked |= {choice: likelihood.total for choice, likelihood in zip(new, found[len(asked) :], strict=True)}
+        rest = iter(found)
+        answers += [_chosen(task, fields, [next(rest) for _ in task.choices_of(fields)], unasked) for fields in several]
+        watch(stop, n)
     return answers
+
+
+def _chosen(task: Task, fields: Fields, found: Sequence[Likelihood], unasked: Mapping[str, float]) -> Answer:
+    """The answer to a question, given how likely each of its choices is after it, and after the neutral question."""
+    choices, right = task.choices_of(fields), task.right_answers(fields)
+    nats = {
+        "sum": tuple(x.total for x in found),
+        "token": tuple(x.per_token for x in found),
+        "byte": tuple(x.total / len(c.encode("utf-8", "replace")) for x, c in zip(found, choices, strict=True)),
+        "calibrated": tuple(x.total - unasked[c] for x, c in zip(found, choices, strict=True)),
+    }
+    chosen = choices[best(nats[task.score])]
+    return Answer(chosen, tuple(right), float(chosen in right), nats)
 
 
 def _write(model: Model, task: Task, batch: int, watch: Callable[[int, int], None]) -> list[Answer]:

@@ -14,6 +14,7 @@ from refllm.evaluation import likelihood
 from refllm.evaluation.likelihood import (
     continuation_log_likelihood,
     continuation_log_likelihoods,
+    log_softmax,
     score_rows,
     score_tokens,
     split_tokens,
@@ -288,3 +289,15 @@ def test_nothing_to_score_is_refused(make_model, tokenizer):
         score_rows(model, [[1, 2]], [1], batch=0)
     with pytest.raises(ValueError, match="2 tokens cannot be scored in a row of 2"):
         score_rows(model, [[1, 2]], [2])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_logits_are_summed_in_float32(backend, dtype):
+    if dtype not in backend.xp.dtypes():
+        pytest.skip(f"{backend.name} does not compute in {dtype}")
+    V, xp = 3000, backend.xp
+    logits = xp.astype(xp.from_numpy(np.linspace(-2, 2, 2 * V, dtype=np.float32).reshape(2, V)), getattr(xp, dtype))
+    found, wide = xp.to_numpy(log_softmax(logits)), xp.to_numpy(logits).astype(np.float64)
+    expected = wide - np.log(np.sum(np.exp(wide), axis=-1, keepdims=True))
+    assert found.dtype == np.float32
+    assert np.all(np.abs(found - expected) <= np.finfo("float32").eps * (24 + V) * 2)

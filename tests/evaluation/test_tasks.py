@@ -222,7 +222,7 @@ def test_lines_that_are_no_json_are_refused(write_task, tmp_path):
 
 def test_a_prompt_that_does_not_fit_the_context_is_refused(make_model, tokenizer):
     model = make_model(max_positions=20, tokenizer=tokenizer)
-    with pytest.raises(ValueError, match="question 1 of animals does not fit the model's context of 20 tokens; show fewer"):
+    with pytest.raises(ValueError, match="a question of animals does not fit the model's context of 20 tokens; show fewer"):
         run(model, CHOICES)
     with pytest.raises(ValueError, match="do not fit the model's context of 20"):
         run(model, WRITTEN)
