@@ -119,11 +119,16 @@ def begin(folder: Path | str, config: RunConfig, backend: str | Backend | None =
 
 
 def reopen(folder: Path | str, backend: str | Backend | None = None, progress: Progress | None = None) -> Run:
-    """Open a run folder to go on with it, finishing what `begin` had not when it was killed."""
+    """Open a run folder to go on with it, finishing what `begin` had not when it was killed.
+
+    Raises FileNotFoundError, ValueError where the model that it begins at is still needed, but is gone or has changed.
+    """
     folder = Path(folder)
     if not (folder / "run.toml").is_file():
         raise FileNotFoundError(f"{folder} holds no run: there is no run.toml in it. Start one with refllm train.")
     config = configs.read(folder / "run.toml")
+    if _needs_source(folder, config):
+        _require_unchanged(folder, config)
     return _open(folder, config, choose_backend(config, backend), progress)
 
 
@@ -192,8 +197,7 @@ def _step_of(line: bytes) -> float:
 
 def _open(folder: Path, config: RunConfig, backend: Backend, progress: Progress | None) -> Run:
     """The run in a folder with a run.toml, whose tokenizer, tokens and first weights are made where they are missing."""
-    whole = (folder / "tokenizer.json").exists() and (folder / STATE).exists()
-    source = _source(folder, config, backend) if config.source and (config.lora or not whole) else None
+    source = _source(config, backend) if _needs_source(folder, config) else None
     if not (folder / "tokenizer.json").exists():
         _make_tokenizer(config, source, progress).save(folder / "tokenizer.json")
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
@@ -245,13 +249,23 @@ def _identified(model: Mapping[str, Any]) -> dict[str, Any]:
     return {"architecture": module.__name__.rpartition(".")[2], "from": str(path), "sha256": found}
 
 
-def _source(folder: Path, config: RunConfig, backend: Backend) -> Model:
-    """The model that the run begins at. Raises FileNotFoundError, ValueError where it is gone or has changed."""
+def _needs_source(folder: Path, config: RunConfig) -> bool:
+    """Whether the model that the run begins at is to be read: always for adapters of it, else once."""
+    whole = (folder / "tokenizer.json").exists() and (folder / STATE).exists()
+    return bool(config.source) and (config.lora is not None or not whole)
+
+
+def _require_unchanged(folder: Path, config: RunConfig) -> None:
+    """Raise FileNotFoundError, ValueError where the model that the run begins at is gone or is another than it was."""
     if not Path(config.source).exists():
         raise FileNotFoundError(
             f"the run in {folder} begins at {config.source}, which is gone; put it back, or write where it is into run.toml."
         )
     _identified(config.model)
+
+
+def _source(config: RunConfig, backend: Backend) -> Model:
+    """The model that the run begins at, in the dtype in which it is trained or adapted."""
     if config.lora and adapter.is_adapter(config.source):
         raise ValueError(f"{config.source} is an adapter itself; make a whole model of it first: refllm merge.")
     return checkpoints.load(config.source, backend, config.training.dtype if config.lora else config.training.state_dtype)
