@@ -216,7 +216,10 @@ def test_even_choices_cost_top_k_and_equal_ones_up_to_the_number_of_experts(n_ex
 @given(normals((3, 5, 4)), truths((3, 5)), st.integers(1, 4))
 def test_positions_that_do_not_count_change_no_balance(logits, valid, top_k):
     logits = np.float64(logits)
-    loss, saved = load_balancing_loss(logits, valid, top_k)
+    for counted in (valid, np.zeros_like(valid)):
+        loss, saved = load_balancing_loss(logits, counted, top_k)
+        np.testing.assert_array_equal(load_balancing_loss_backward(np.asarray(1.0), saved)[~counted], 0)
+    assert loss == 0
+    loss, _ = load_balancing_loss(logits, valid, top_k)
     alone = load_balancing_loss(logits[valid], None, top_k)[0] if valid.any() else 0.0
     assert abs(loss - alone) <= 1e-12
-    np.testing.assert_array_equal(load_balancing_loss_backward(np.asarray(1.0), saved)[~valid], 0)
