@@ -12,6 +12,7 @@ from refllm import checkpoints
 from refllm.checkpoints import llama2c
 from refllm.checkpoints.llama2c import MAGIC, halves_from_pairs, pairs_from_halves
 from refllm.decoding import Sampler, generate, new_cache
+from refllm.evaluation import token_log_probabilities
 from refllm.models import llama
 from refllm.models.model import Model
 
@@ -103,6 +104,16 @@ def test_the_trained_model_tells_the_known_story(path, pieces):
     model = checkpoints.load(path, "numpy")
     steps = generate(model, [BOS], 200, Sampler(temperature=0), seed=0)
     assert b"".join(pieces[int(step.tokens[0])] for step in steps).decode().removeprefix(" ") == TEXT
+
+
+def test_the_mean_loss_on_its_own_story_is_that_of_its_reference_program(path):
+    model = checkpoints.load(path, "numpy", dtype="float64")
+    story = [BOS, *(int(step.tokens[0]) for step in generate(model, [BOS], 200, Sampler(temperature=0), seed=0))]
+    logits = as_written_in_c(path, story[:-1])
+    expected = np.mean(np.log(np.sum(np.exp(logits), axis=-1)) - logits[np.arange(200), story[1:]])
+    assert abs(float(model.loss([story[:-1]], [story[1:]])) - expected) <= 1e-9
+    assert abs(-np.mean(token_log_probabilities(model, [story])) - expected) <= 1e-9
+    assert 0.3 < expected < 0.5  # nats per token
 
 
 def test_the_story_read_at_once_predicts_itself(path, pieces):
