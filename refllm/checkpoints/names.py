@@ -44,6 +44,11 @@ def read_configuration(fields: Mapping[str, Any], module: ModuleType, n_tensors:
         config = module.from_hugging_face(fields)
     except KeyError as error:
         raise ValueError(f"{where} has no {error}, which a model of type {fields['model_type']!r} needs.") from None
+    except ValueError as error:
+        said = str(error)
+        raise ValueError(
+            where + said.removeprefix("config.json") if said.startswith("config.json") else f"{where}: {said}"
+        ) from error
     except (TypeError, AttributeError, IndexError, ArithmeticError) as error:
         raise ValueError(f"{where} does not describe a model of type {fields['model_type']!r}: {error}.") from error
     hints = get_type_hints(type(config))

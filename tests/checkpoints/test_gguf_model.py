@@ -351,4 +351,4 @@ def test_a_model_of_other_fields_is_refused_with_a_sentence_or_read_in_their_sha
         assert {n: p.shape for n, p in loaded.params.items()} == loaded.shapes
     except ValueError as error:
         refused = str(error)
-    assert refused is None or "f.gguf" in refused or "cannot" in refused
+    assert refused is None or "f.gguf" in refused
