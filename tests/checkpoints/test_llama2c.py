@@ -100,8 +100,8 @@ def test_logits_of_the_trained_model_are_those_of_its_reference_program(path):
     assert np.all(np.abs(model.logits([tokens])[0] - expected) <= 1e-12 * np.max(np.abs(expected)))
 
 
-def test_the_trained_model_tells_the_known_story(path, pieces):
-    model = checkpoints.load(path, "numpy")
+def test_the_trained_model_tells_the_known_story(path, pieces, backend):
+    model = checkpoints.load(path, backend)
     steps = generate(model, [BOS], 200, Sampler(temperature=0), seed=0)
     assert b"".join(pieces[int(step.tokens[0])] for step in steps).decode().removeprefix(" ") == TEXT
 
