@@ -12,6 +12,7 @@ COMMANDS = {
     "resume": "Go on with a run where it stopped, bit for bit.",
     "merge": "Make a whole model of an adapter and the model that it adapts.",
     "generate": "Continue a prompt with a trained model.",
+    "chat": "Talk with a chat model, in its own template.",
     "score": "Tell how surprising each token of a text is to a model.",
     "evaluate": "Measure how well a model predicts texts and solves tasks.",
     "fill": "Guess what stands behind the masks of a text, with a model such as BERT.",

@@ -1,0 +1,125 @@
+"""A conversation with a model, whose keys and values stay from turn to turn: of each prompt only what is new is read."""
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from refllm.decoding.cache import new_cache
+from refllm.decoding.generate import prefill
+from refllm.decoding.sampling import Sampler, sample, uniforms
+from refllm.decoding.text import Piece
+from refllm.layers.kv_cache import KVCache
+from refllm.models.model import Model
+from refllm.tokenizer import StreamDecoder
+from refllm.tokenizer.chat_encoder import ChatEncoder
+
+LEAST = 256  # positions of a cache, which doubles when they do not suffice
+
+
+class Conversation:
+    """The messages so far, and the keys and values of the tokens that they became.
+
+    ends: ids that end an answer    system: what the model is told before all messages
+    max_tokens: of an answer; None: as many as the context holds
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        encoder: ChatEncoder,
+        sampler: Sampler,
+        seed: int,
+        ends: Collection[int],
+        system: str | None = None,
+        max_tokens: int | None = None,
+    ):
+        if not getattr(model.architecture, "AUTOREGRESSIVE", True):
+            raise ValueError("the model sees both sides of every token, so it cannot continue a conversation; load a decoder.")
+        if max_tokens is not None and max_tokens < 1:
+            raise ValueError(f"max_tokens={max_tokens} asks for no token; it must be at least 1.")
+        self.model, self.encoder, self.sampler, self.seed = model, encoder, sampler, seed
+        self.ends, self.system, self.max_tokens = frozenset(ends), system, max_tokens
+        self.n_read = 0  # tokens of the last prompt that were not in the cache
+        self._drawn = 0  # tokens chosen since the beginning, which address the draws
+        self._cache: KVCache | None = None
+        self._known: list[int] = []  # the tokens whose keys and values are in the cache
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all messages but the system's."""
+        self.messages: list[dict[str, Any]] = [] if self.system is None else [{"role": "system", "content": self.system}]
+
+    def answer(self, text: str) -> Iterator[Piece]:
+        """Say something, and hear the answer piece by piece; both are then among the messages.
+
+        One that is left half-heard is kept as far as it came. Raises ValueError, at once, for a conversation that the chat
+        template refuses or that is too long for the model's context; it is then as before.
+        """
+        asked = [*self.messages, {"role": "user", "content": text}]
+        prompt = self.encoder.encode(asked, add_generation_prompt=True)
+        room = self.model.config.max_positions - len(prompt)
+        if not prompt or room < 1:
+            raise ValueError(
+                f"the conversation has {len(prompt)} tokens, which leave no room for an answer in the model's context of "
+                f"{self.model.config.max_positions}; begin a new one."
+            )
+        self.model.tokens([prompt])  # raises for an id that the model does not know
+        return self._pieces(asked, prompt, room if self.max_tokens is None else min(room, self.max_tokens))
+
+    def _pieces(self, asked: list[dict[str, Any]], prompt: list[int], n_tokens: int) -> Iterator[Piece]:
+        decoder, said = StreamDecoder(self.model.tokenizer, context=prompt, skip_special=True), []
+        try:
+            for token, seconds in self._tokens(prompt, n_tokens):
+                piece = "" if token in self.ends else decoder.push(token)
+                said.append(piece)
+                yield Piece(token, piece, seconds)
+            if rest := decoder.finish():
+                said.append(rest)
+                yield Piece(None, rest, 0.0)
+        finally:
+            if said:  # also where nobody wants to hear more
+                self.messages = [*asked, {"role": "assistant", "content": "".join(said)}]
+
+    def _tokens(self, prompt: list[int], n_tokens: int) -> Iterator[tuple[int, float]]:
+        """The tokens of an answer, and the seconds that each took."""
+        began, xp = time.perf_counter(), self.model.backend.xp
+        known = common_prefix(self._known, prompt[:-1])  # one token at least is read, for the logits after it
+        self._known, ids = prompt[:known], prompt[known:]
+        self.n_read = len(ids)
+        for _ in range(n_tokens):
+            logits = self._read(ids)
+            drawn = sample(logits, xp.from_numpy(uniforms(self.seed, self._drawn, 1)), self.sampler)
+            (token,) = xp.to_numpy(drawn).tolist()
+            self._drawn += 1
+            if token < 0:
+                raise ValueError("the logits are not finite numbers: the model's weights or activations overflow.")
+            yield token, time.perf_counter() - began
+            if token in self.ends:
+                return
+            began, ids = time.perf_counter(), [token]
+
+    def _read(self, ids: list[int]) -> Any:
+        """The logits (1, V) after some more tokens, whose keys and values the cache then holds."""
+        logits, self._cache = prefill(self.model, self.model.tokens([ids]), self._cache_for(len(self._known) + len(ids)))
+        self._known = self._known + ids  # only now: an interrupted call leaves numbers behind those that are known
+        return logits
+
+    def _cache_for(self, length: int) -> KVCache:
+        """The cache with the known tokens in it, and room for so many positions."""
+        old, known = self._cache, len(self._known)
+        if old is not None and old.keys[0].shape[2] >= length:
+            return old._replace(length=known)
+        new = new_cache(self.model, 1, min(self.model.config.max_positions, max(LEAST, 2 * length)))
+        if old is None:
+            return new
+        xp = self.model.backend.xp
+
+        def moved(buffers: tuple, into: tuple) -> tuple:
+            return tuple(xp.write(b, 0, a[:, :, :known, :], axis=2) for a, b in zip(buffers, into, strict=True))
+
+        return KVCache(moved(old.keys, new.keys), moved(old.values, new.values), known, None)
+
+
+def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
