@@ -10,6 +10,10 @@ A history that nothing follows leaves the word to p_{n−1}. The discount D of a
     Y = n₁ / (n₁ + 2n₂)        D(1) = 1 − 2Y·n₂/n₁        D(2) = 2 − 3Y·n₃/n₂        D(3+) = 3 − 4Y·n₄/n₃
 
 where n_k is how many n-grams have count k. A value below 0 becomes 0; where some n_k is 0 they are 1/2, 1 and 3/2 (as in KenLM).
+
+Sentences may stand one behind another, each begun by the same token (Heafield et al. 2013; the conventions of lmplz): no n-gram
+reaches over it, it is never predicted (its probability is 0 and p_0 = 1 / (V − 1) for the others), and since nothing can come
+before an n-gram that starts with it, such an n-gram counts as often as it occurs, at every order.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,40 +40,76 @@ class NGram(NamedTuple):
 
     vocab_size: int
     levels: tuple[Level, ...]
+    begin: int | None = None  # the id that begins each sentence; None for a stream without sentences
 
 
-def train(tokens: Tokens, order: int, vocab_size: int) -> NGram:
+class Counts(NamedTuple):
+    """The n-grams of a stream, one array for each order, from 1 up; an n-gram's place in its arrays is its number."""
+
+    vocab_size: int
+    begin: int | None
+    keys: tuple[np.ndarray, ...]  # (n-grams,) int64, ascending, made as a level's
+    occurrences: tuple[np.ndarray, ...]  # (n-grams,) int64: how often each is there
+    counts: tuple[np.ndarray, ...]  # (n-grams,) int64: c as Kneser and Ney count
+
+
+def train(tokens: Tokens, order: int, vocab_size: int, begin: int | None = None) -> NGram:
     """Count the n-grams of a stream of tokens and smooth them.
 
     tokens: (T,) ids below vocab_size    order: the n of the longest n-grams, 3 for a trigram
+    begin: the id that begins each sentence, where the stream is made of sentences
     Raises ValueError for an order below 1, for no tokens, and for an id outside the vocabulary.
     """
+    return smooth(count(tokens, order, vocab_size, begin))
+
+
+def count(tokens: Tokens, order: int, vocab_size: int, begin: int | None = None) -> Counts:
+    """Count the n-grams of a stream of tokens. Arguments and errors are those of `train`; 130 bytes a token at order 3."""
     if order < 1:
         raise ValueError(f"order={order}; an n-gram model needs an order of at least 1.")
     tokens = _checked(tokens, vocab_size)
     if tokens.size == 0:
         raise ValueError("tokens is empty; an n-gram model needs at least one token to count.")
+    if begin is not None and not (0 <= begin < vocab_size and vocab_size > 1):
+        raise ValueError(
+            f"begin={begin} and vocab_size={vocab_size}; sentences need a first token and another, both ids below it."
+        )
+    is_begin = tokens == begin if begin is not None else np.zeros(tokens.size, bool)
     keys: list[np.ndarray] = []
     numbers: list[np.ndarray] = []  # of the n-gram that ends at each position, −1 where none does
     firsts: list[np.ndarray] = []  # a position where each n-gram ends
-    for history in _histories(tokens.size, numbers, order):
-        ends = np.flatnonzero(history >= 0)
+    for n, history in enumerate(_histories(tokens.size, numbers, order)):
+        ends = np.flatnonzero((history >= 0) & ~is_begin if n else history >= 0)
         found, first, number = np.unique(history[ends] * vocab_size + tokens[ends], return_index=True, return_inverse=True)
         keys.append(found)
         firsts.append(ends[first])
         numbers.append(np.full(tokens.size, -1))
         numbers[-1][ends] = number
-    levels = []
-    for n in range(order):
+    occurrences = [np.bincount(number[number >= 0], minlength=k.size) for number, k in zip(numbers, keys, strict=True)]
+    counts = []
+    for n in range(order - 1):
         # below the highest order an n-gram counts once for each longer one that ends in it
-        seen = np.flatnonzero(numbers[n] >= 0) if n == order - 1 else firsts[n + 1]
-        counts = np.bincount(numbers[n][seen], minlength=keys[n].size)
-        levels.append(_smooth(keys[n], counts, keys[n - 1].size if n else 1, vocab_size))
-    return NGram(vocab_size, tuple(levels))
+        opening = np.flatnonzero(is_begin[: tokens.size - n]) + n if n else np.zeros(0, np.int64)
+        seen = np.concatenate([numbers[n][firsts[n + 1]], numbers[n][opening]])
+        counts.append(np.bincount(seen[seen >= 0], minlength=keys[n].size))
+    counts.append(occurrences[-1])
+    if order == 1:
+        counts[0] = np.where(keys[0] == begin, 0, counts[0]) if begin is not None else counts[0]
+    return Counts(vocab_size, begin, tuple(keys), tuple(occurrences), tuple(counts))
+
+
+def smooth(counts: Counts) -> NGram:
+    """The model of counted n-grams."""
+    sizes = [1, *(keys.size for keys in counts.keys)]
+    levels = [
+        _smooth(keys, c, n_histories, counts.vocab_size)
+        for keys, c, n_histories in zip(counts.keys, counts.counts, sizes[:-1], strict=True)
+    ]
+    return NGram(counts.vocab_size, tuple(levels), counts.begin)
 
 
 def log_probabilities(model: NGram, tokens: Tokens, context: Tokens = ()) -> np.ndarray:
-    """The log probability of each token after those before it, in nats: (T,) float64.
+    """The log probability of each token after those before it, in nats: (T,) float64; −inf for the token that begins sentences.
 
     tokens: (T,) ids    context: ids that come before the first; what the stream's first tokens are predicted from
     Raises ValueError for an id outside the vocabulary.
@@ -77,12 +117,13 @@ def log_probabilities(model: NGram, tokens: Tokens, context: Tokens = ()) -> np.
     context = _checked(context, model.vocab_size)[max(0, len(context) - len(model.levels) + 1) :]
     stream = np.concatenate([context, _checked(tokens, model.vocab_size)])
     numbers: list[np.ndarray] = []
-    p = np.full(stream.size, 1 / model.vocab_size)
+    p = _uniform(model)[stream]
     for history, level in zip(_histories(stream.size, numbers, len(model.levels)), model.levels, strict=True):
         number = _find(level, history, stream, model.vocab_size)
         numbers.append(number)
         p = level.shares[number] + level.backoffs[history] * p
-    return np.log(p[context.size :])
+    with np.errstate(divide="ignore"):
+        return np.log(p[context.size :])
 
 
 def distribution(model: NGram, context: Tokens = ()) -> np.ndarray:
@@ -92,7 +133,7 @@ def distribution(model: NGram, context: Tokens = ()) -> np.ndarray:
     """
     context = _checked(context, model.vocab_size)
     every = np.arange(model.vocab_size)
-    p = np.full(model.vocab_size, 1 / model.vocab_size)
+    p = _uniform(model)
     for n, level in enumerate(model.levels):
         if n > context.size:
             break
@@ -101,6 +142,13 @@ def distribution(model: NGram, context: Tokens = ()) -> np.ndarray:
             history = _find(earlier, history, np.array([token]), model.vocab_size)
         p = level.shares[_find(level, history, every, model.vocab_size)] + level.backoffs[history] * p
     return p
+
+
+def _uniform(model: NGram) -> np.ndarray:
+    """p_0 of every token: (V,)."""
+    if model.begin is None:
+        return np.full(model.vocab_size, 1 / model.vocab_size)
+    return np.where(np.arange(model.vocab_size) == model.begin, 0.0, 1 / (model.vocab_size - 1))
 
 
 def _histories(n_tokens: int, numbers: list[np.ndarray], order: int) -> Iterator[np.ndarray]:
