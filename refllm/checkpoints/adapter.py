@@ -6,8 +6,7 @@ base_model.model.<module>.lora_A.weight, (r, in), and lora_B.weight, (out, r): o
 
 import json
 import math
-from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from refllm.array_api import Backend, namespace
 from refllm.atomic import write_atomically
 from refllm.checkpoints import hugging_face, json_file, tensor_file
+from refllm.checkpoints.lazy import once
 from refllm.checkpoints.names import DTYPE_NAMES
 from refllm.checkpoints.tensor_file import Tensor
 from refllm.models.model import Model
@@ -104,7 +104,7 @@ def last(module: str) -> str:
 def read_model(
     folder: str | Path, backend: str | Backend | None = None, dtype: str | None = None, base: str | Path | None = None
 ) -> Model:
-    """Read an adapter and the model that it adapts, and add the one to the other.
+    """Read an adapter and the model that it adapts, and add the one to the other as parameters are used.
 
     dtype: of the parameters; None: the adapted model's own    base: where that model lies; None: where the adapter says
     Raises OSError where a file is missing, ValueError where one does not hold what it should.
@@ -116,16 +116,40 @@ def read_model(
     place = find_base(folder, fields, base)
     model = load(place, backend, dtype)
     tensors = tensor_file.read(folder / WEIGHTS)
-    merged, spelled = {}, _by_our_names(tensors, model, str(folder / WEIGHTS))
+    spelled = _by_our_names(tensors, model, str(folder / WEIGHTS))
     _require_targets(fields, model, spelled, folder)
-    for ours, (a, b) in spelled.items():
-        weight = model.params[ours]
-        xp = namespace(weight)
-        wide = xp.result_type(weight.dtype, xp.float32)
-        a, b = xp.from_numpy(a, wide), xp.from_numpy(b, wide)
-        merged[ours], _ = adapted_weight(weight, a, b, _scale(fields, a.shape[-1]))
+    adapters = {ours: (a, b, _scale(fields, a.shape[-1])) for ours, (a, b) in spelled.items()}
     own = hugging_face.read_tokenizer(folder)
-    return Model(model.architecture, model.config, ChainMap(merged, model.params), own or model.tokenizer)  # type: ignore[arg-type]  # read only
+    return Model(model.architecture, model.config, MergedParameters(model.params, adapters), own or model.tokenizer)
+
+
+class MergedParameters(Mapping[str, Any]):
+    """The parameters of a model with adapters added: a matrix is adapted when it is first asked for, and kept.
+
+    params: the model's    adapters: A, B and the scale of each adapted one, NumPy arrays
+    """
+
+    def __init__(self, params: Mapping[str, Any], adapters: Mapping[str, tuple[np.ndarray, np.ndarray, float]]):
+        self._params = params
+        self._adapters = adapters
+        self._kept: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._adapters:
+            return self._params[name]
+        if name not in self._kept:
+            weight = once(self._params, name)
+            xp = namespace(weight)
+            wide = xp.result_type(weight.dtype, xp.float32)
+            a, b, scale = self._adapters[name]
+            self._kept[name], _ = adapted_weight(weight, xp.from_numpy(a, wide), xp.from_numpy(b, wide), scale)
+        return self._kept[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._params)
+
+    def __len__(self) -> int:
+        return len(self._params)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -142,7 +166,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return fields
 
 
-def find_base(folder: Path, fields: Mapping[str, Any], given: str | Path | None) -> Path:
+def find_base(folder: Path, fields: Mapping[str, Any], given: str | Path | None = None) -> Path:
     """Where the adapted model lies: as given, or as the adapter says, from here or from its own folder."""
     name = fields.get("base_model_name_or_path")
     if given is None and (not isinstance(name, str) or not name):

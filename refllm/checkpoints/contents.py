@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from refllm import checkpoints
-from refllm.checkpoints import gguf_file, hugging_face, names, shards, tensor_file
+from refllm.checkpoints import adapter, gguf_file, hugging_face, names, shards, tensor_file
 from refllm.models import ARCHITECTURES, architecture
 from refllm.models.model import Model
 
@@ -34,8 +34,8 @@ class Contents(NamedTuple):
 
 
 def contents(path: str | Path) -> Contents:
-    """What a checkpoint holds: a Hugging Face folder, also one without weights, a llama2.c .bin, a GGUF file, or the name of a
-    published size, "gpt2-xl" for instance.
+    """What a checkpoint holds: a Hugging Face folder, also one without weights, a llama2.c .bin, a GGUF file, a folder of PEFT's
+    with the model that it adapts, or the name of a published size, "gpt2-xl" for instance.
 
     Raises FileNotFoundError for what is neither a path nor a name, ValueError for a file that does not hold what it should.
     """
@@ -46,6 +46,8 @@ def contents(path: str | Path) -> Contents:
         path = path.parent
     if (path / hugging_face.CONFIG).is_file() and not _has_weights(path):
         return _without_weights(path)
+    if adapter.is_adapter(path):
+        return _adapted(path)
     model = checkpoints.load(path, "numpy")
     kind, stored = _stored(path, model)
     return Contents(kind, model.architecture, model.config, model.tokenizer, stored)
@@ -74,6 +76,16 @@ def _without_weights(folder: Path) -> Contents:
     module = names.architecture_of(fields, where)
     config = names.read_configuration(fields, module, MOST_LAYERS, where)
     return Contents("configuration without weights", module, config, hugging_face.read_tokenizer(folder), ())
+
+
+def _adapted(folder: Path) -> Contents:
+    """An adapter together with the model that it adapts."""
+    base = adapter.find_base(folder, adapter.read_config(folder))
+    found, tensors = contents(base), tensor_file.read(folder / adapter.WEIGHTS).values()
+    sizes = ((t.dtype, math.prod(t.shape), tensor_file.size_of(t)) for t in tensors)
+    tokenizer = hugging_face.read_tokenizer(folder) or found.tokenizer
+    kind = f"adapter of {base}, a {found.kind}"
+    return found._replace(kind=kind, tokenizer=tokenizer, stored=(*found.stored, *_by_dtype(sizes)))
 
 
 def _stored(path: Path, model: Model) -> tuple[str, tuple[Stored, ...]]:

@@ -116,6 +116,23 @@ def test_target_modules_say_which_are_adapted_and_no_more(name, targets, modules
     assert fields_of(tmp_path / "adapter")["target_modules"] == modules
 
 
+@pytest.mark.parametrize(("name", "turned"), [("gpt2", True), ("llama", False)])
+def test_it_is_said_where_matrices_are_in_by_out(name, turned, tmp_path):
+    made(name, tmp_path)
+    assert fields_of(tmp_path / "adapter")["fan_in_fan_out"] is turned
+
+
+def test_a_matrix_is_adapted_when_it_is_used_and_once(tmp_path, monkeypatch):
+    made("llama", tmp_path, LoraConfig(2, ("q",)))
+    adapted, calls = adapter.adapted_weight, []
+    monkeypatch.setattr(adapter, "adapted_weight", lambda *given: calls.append(given) or adapted(*given))
+    params = checkpoints.load(tmp_path / "adapter", "numpy").params
+    assert not calls
+    assert params["layers.1.attention.q"] is params["layers.1.attention.q"]
+    assert params["layers.1.attention.k"].shape == (8, 4)
+    assert len(calls) == 1
+
+
 # Against PEFT
 
 

@@ -9,10 +9,13 @@ import pytest
 
 from refllm import checkpoints
 from refllm.bench import memory
+from refllm.checkpoints import adapter
 from refllm.checkpoints.contents import contents
 from refllm.models import bert, gpt2, llama
 from refllm.models.model import Model
 from refllm.models.parameters import count
+from refllm.training.config import LoraConfig
+from refllm.training.lora import adapt
 
 SMALL = llama.Config(vocab_size=31, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1, d_head=4, d_ff=12, max_positions=32)
 
@@ -43,6 +46,17 @@ def test_a_configuration_without_weights_suffices(small, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(llama.hugging_face_config(SMALL)))
     found = contents(tmp_path)
     assert (found.kind, found.config, found.stored) == ("configuration without weights", SMALL, ())
+
+
+def test_an_adapter_is_told_with_the_model_that_it_adapts(small, tmp_path):
+    checkpoints.save(tmp_path / "base", small, "bfloat16")
+    lora = LoraConfig(3, ("q",))
+    params = adapt(llama, SMALL, small.params, lora).initialise(SMALL, 0)
+    adapter.write(tmp_path / "adapter", small, params, lora, "../base")
+    found, base = contents(tmp_path / "adapter"), contents(tmp_path / "base")
+    assert found.kind == f"adapter of {tmp_path}/adapter/../base, a Hugging Face folder"
+    assert found.config == SMALL
+    assert found.stored == (*base.stored, ("F32", 4, 2 * 3 * (8 + 8), 4 * 2 * 3 * (8 + 8)))
 
 
 def test_a_file_of_llama2c_is_told_by_its_version(data):

@@ -74,6 +74,18 @@ def test_an_adapter_and_its_gradient_are_those_of_the_definition(D, F, r, seed, 
         assert_close(found, expected)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_the_dtype_that_comes_in_goes_out_and_sums_are_wide(dtype, backend):
+    xp = backend.xp
+    if dtype not in xp.dtypes():
+        pytest.skip(f"{backend.name} does not compute in {dtype}")
+    weight, a, b = (xp.ones(shape, dtype=getattr(xp, dtype)) for shape in ((2, 3), (2, 4096), (4096, 3)))
+    y, saved = adapted_weight(weight, a, b, 0.5)  # a running sum of ones in half precision stops at 256 or 2048
+    assert y.dtype == weight.dtype
+    assert np.all(np.abs(xp.to_numpy(xp.astype(y, xp.float32)) - 2049) <= 2049 * float(xp.finfo(weight.dtype).eps))
+    assert all(grad.dtype == a.dtype for grad in adapted_weight_backward(y, saved))
+
+
 @pytest.mark.parametrize("stabilised", [False, True])
 def test_the_scale_is_that_of_the_definition(stabilised):
     for rank, alpha in ((1, 1.0), (4, 8.0), (6, 3.0)):
@@ -161,6 +173,25 @@ def test_an_adapter_that_has_learned_nothing_changes_no_bit_of_the_logits(name, 
     logits = [xp.to_numpy(m.forward(p, tokens, config).logits) for m, p in ((module, frozen), (adapted, params))]
     np.testing.assert_array_equal(logits[0], logits[1])
     assert any(np.any(xp.to_numpy(x) != 0) for x in params.values())
+
+
+def test_an_adapter_begins_with_a_drawn_evenly_by_its_rows_and_b_zero():
+    config = llama.Config(vocab_size=17, d_model=64, n_layers=2, n_heads=2, n_kv_heads=1, d_head=8, d_ff=256, max_positions=8)
+    learning, _ = pupil(llama, config, LoraConfig(8, ("down", "up")))
+    values = learning.model.initialise(config, 0)
+    drawn_ones = {n: x for n, x in values.items() if n.endswith("_a")}
+    for name, a in drawn_ones.items():
+        bound = 1 / np.sqrt(256 if "down" in name else 64)
+        assert 0.99 * bound < np.max(np.abs(a)) <= bound
+        assert abs(np.mean(a)) < 0.1 * bound
+        assert np.std(a) == pytest.approx(bound / np.sqrt(3), rel=0.1)
+    assert len({x.tobytes() for x in drawn_ones.values()}) == 4
+    assert not any(np.any(x) for n, x in values.items() if n.endswith("_b"))
+    assert all(x.dtype == np.float32 for x in values.values())
+    again, other = learning.model.initialise(config, 0), learning.model.initialise(config, 1)
+    for name, a in drawn_ones.items():
+        np.testing.assert_array_equal(a, again[name])
+        assert np.any(a != other[name])
 
 
 def first_steps(lora, a, rate):
