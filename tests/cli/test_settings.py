@@ -44,6 +44,13 @@ def test_what_depends_on_the_models_width_follows_it():
     assert (model["d_head"], model["d_ff"], model["n_experts"], model["top_k"], model["balanced"]) == (8, 96, 8, 2, True)
 
 
+def test_a_bert_begins_from_settings_of_its_own():
+    model, training = (getattr(configured("a.txt", {"model.architecture": "bert"}), part) for part in ("model", "training"))
+    assert (model["d_ff"], model["head"], training.learning_rate, training.weight_decay) == (768, True, 1e-3, 0.1)
+    chosen = configured("a.txt", {"model.architecture": "bert", "training.learning_rate": "2e-3"})
+    assert chosen.training.learning_rate == 2e-3
+
+
 def test_a_short_run_warms_up_evaluates_and_saves_in_proportion():
     training = configured("a.txt", {"training.steps": "10"}).training
     assert (training.warmup_steps, training.evaluate_every, training.checkpoint_every) == (1, 5, 5)
