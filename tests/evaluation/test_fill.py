@@ -1,6 +1,7 @@
 """Masked tokens and pseudo-log-likelihoods against transformers, the definition, and the laws of hiding."""
 
 import importlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from refllm import checkpoints
 from refllm.conformance.specification import definitions
 from refllm.evaluation.fill import fill, masked_log_probabilities, pseudo_log_likelihood
+from refllm.models import bert
 from refllm.models.model import Model
 from refllm.tokenizer import Tokenizer
 
@@ -74,6 +76,19 @@ def test_rows_at_once_change_no_pseudo_log_likelihood(backend, make_masked_model
             patch.setattr(module, "LOGITS", logits)
             found = masked_log_probabilities(model, row, range(len(row)))
         assert np.all(np.abs(found - expected) <= bound)
+
+
+def test_hiding_each_token_never_makes_the_logits_of_all_rows_at_once(make_masked_model, monkeypatch):
+    V, T = 5000, 40
+    config = bert.Config(V, d_model=2, n_layers=1, n_heads=1, max_positions=T, d_ff=2)
+    tokenizer = make_masked_model().tokenizer
+    model = Model.initialise("bert", config, seed=0, backend="numpy", tokenizer=tokenizer)
+    monkeypatch.setattr(module, "LOGITS", 2 * T * V)
+    tracemalloc.start()
+    masked_log_probabilities(model, [7] * T, range(T))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < V * T * T * 4 / 2
 
 
 def test_each_mask_gets_its_likeliest_tokens_while_the_others_stay(make_masked_model):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm import checkpoints
+from refllm.conformance.model_checks import MODELS
 from refllm.conformance.specification import definitions
 from refllm.evaluation import likelihood
 from refllm.evaluation.likelihood import (
@@ -20,7 +21,7 @@ from refllm.evaluation.likelihood import (
     split_tokens,
     token_log_probabilities,
 )
-from refllm.models import gpt2, llama
+from refllm.models import architecture, gpt2, llama
 from refllm.models.model import Model
 from refllm.tokenizer import AddedToken, Tokenizer, train_bpe
 
@@ -121,6 +122,20 @@ def test_a_row_is_scored_in_any_batch_as_it_is_alone(backend, make_model, rows, 
         chosen = p[np.arange(len(row) - 1), :][len(row) - 1 - count :]
         margin = best - np.take_along_axis(chosen, scores.alternatives, axis=-1)[:, 0]
         assert np.all(margin <= 2 * bound(logits))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@given(data=st.data())
+def test_every_decoder_scores_a_ragged_batch_as_by_one_pass_each(name, data):
+    config, rng = data.draw(MODELS[name]), np.random.default_rng(data.draw(st.integers(0, 99)))
+    shapes = architecture(name).parameter_shapes(config)
+    model = Model(architecture(name), config, {n: rng.normal(len(s) == 1, s[0] ** -0.5, s) for n, s in shapes.items()})
+    lengths = data.draw(st.lists(st.integers(2, min(9, config.max_positions)), min_size=2, max_size=3))
+    rows = [rng.integers(0, config.vocab_size, n).tolist() for n in lengths]
+    for row, scores in zip(rows, score_rows(model, rows, [n - 1 for n in lengths], batch=2), strict=True):
+        logits = model.logits([row[:-1]])[0]
+        expected = definitions()["token_log_probabilities"](logits.tolist(), row)
+        assert np.all(np.abs(scores.log_probabilities - expected) <= EXACT * max(1, np.max(np.abs(logits))))
 
 
 @given(TOKENS, st.integers(1, 3))

@@ -14,7 +14,7 @@ from refllm.evaluation.likelihood import token_log_probabilities
 from refllm.evaluation.perplexity import Perplexity, perplexity, score_text, windows
 from refllm.models import gpt2
 from refllm.models.model import Model
-from refllm.tokenizer import Tokenizer
+from refllm.tokenizer import AddedToken, Tokenizer
 
 EXACT = 1e-12
 TEXT = "the cat sat on the mat. the dog ran to the tree, and the süß cat slept under it."
@@ -144,6 +144,21 @@ def test_the_token_that_begins_a_document_lets_the_first_token_be_scored(make_mo
     assert begun.n_bytes == len("the cat sat")
     expected = -np.sum(token_log_probabilities(model, [[tokenizer.eos, *ids]]))
     assert abs(begun.nats - expected) <= EXACT * expected
+
+
+def test_a_vocabulary_that_begins_documents_does_so_unless_it_is_told_not_to(make_model, tokenizer):
+    begun = Tokenizer(tokenizer.model, [*tokenizer.added, AddedToken(tokenizer.vocab_size, "<s>", special=True)])
+    model, n_tokens = make_model("numpy", "float64", tokenizer=begun), len(begun.encode("the cat sat"))
+    assert begun.bos == tokenizer.vocab_size
+    assert perplexity(model, "the cat sat") == perplexity(model, "the cat sat", bos=True)
+    assert perplexity(model, "the cat sat").n_tokens == n_tokens
+    assert perplexity(model, "the cat sat", bos=False).n_tokens == n_tokens - 1
+
+
+def test_windows_are_the_context_and_half_overlap_where_nothing_is_said(make_model, tokenizer):
+    seen = []
+    found = perplexity(make_model(tokenizer=tokenizer), TEXT * 2, batch=1, watch=lambda scored, of: seen.append(scored))
+    assert seen == [*range(15, found.n_tokens, 8), found.n_tokens]
 
 
 def test_texts_add_up(make_model, tokenizer):

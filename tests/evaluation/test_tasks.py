@@ -126,6 +126,7 @@ def test_a_written_answer_is_greedy_text_up_to_the_first_stop_string(chain):
     model = chain(" the cat sat on a mat\n")
     assert complete(model, [" the cat"], 30, ["\n"]) == [" sat on a mat"]
     assert complete(model, [" the cat"], 30, ["a m", " on"]) == [" sat"]
+    assert complete(model, [" the cat"], 30, ["n", " on", "on"]) == [" sat"]
     assert complete(model, [" the cat", " the"], 2, []) == [
         "".join(p.text for p in continue_text(model, prompt, 2, Sampler(0.0), 0)) for prompt in (" the cat", " the")
     ]
