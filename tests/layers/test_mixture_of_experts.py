@@ -11,6 +11,8 @@ from refllm.conformance.strategies import normals, truths
 from refllm.layers.mixture_of_experts import (
     LEAST,
     SHARE,
+    by_place,
+    by_time,
     grouped_by_expert,
     load_balancing_loss,
     load_balancing_loss_backward,
@@ -100,10 +102,10 @@ def test_of_equal_logits_the_lower_expert_is_chosen(backend):
     logits = np.float32([[0, 0, 0, 0, 0], [1, 2, 2, 2, 1], [-0.0, 0, -1, 0, 0], [5, 1, 5, 1, 5]])
     chosen = xp.to_numpy(top_experts(xp.from_numpy(logits), 3))
     assert chosen.tolist() == [[0, 1, 2], [1, 2, 3], [0, 1, 3], [0, 2, 4]]
-    x, matrices = np.ones((4, 1), dtype=np.float32), np.ones((5, 1, 1), dtype=np.float32)
-    down = np.float32([1, 10, 100, 1000, 10_000]).reshape(5, 1, 1)  # the answer tells who gave it
-    y, _ = mixture_of_experts(*(xp.from_numpy(a) for a in (x, 0 * logits, matrices, matrices, down)), 2)
-    np.testing.assert_allclose(xp.to_numpy(y)[:, 0], 5.5 / (1 + np.exp(-1)), rtol=1e-6)
+    x, logits = np.ones((2, 1), dtype=np.float32), np.float32([40 * [0], 8 * [0, 1, 1, 0, 0]])
+    ones, named = np.ones((40, 1, 1), dtype=np.float32), np.arange(40, dtype=np.float32).reshape(40, 1, 1)
+    y, _ = mixture_of_experts(*(xp.from_numpy(a) for a in (x, logits, ones, ones, named)), 5)  # the answer tells who gave it
+    np.testing.assert_allclose(xp.to_numpy(y)[:, 0], np.float32([2, (1 + 2 + 6 + 7 + 11) / 5]) / (1 + np.exp(-1)), rtol=1e-6)
 
 
 @given(st.data(), st.integers(1, 40), st.integers(1, 9))
@@ -121,6 +123,15 @@ def test_every_choice_has_a_slot_with_its_expert_and_earlier_positions_stand_bef
     for expert in range(n_experts):
         mine = slots[chosen.reshape(-1) == expert]
         np.testing.assert_array_equal(mine, np.arange(len(mine)) + (mine[0] if len(mine) else 0))
+
+
+@given(shapes)
+def test_positions_are_counted_by_time_and_put_back_in_their_places(shape):
+    x = np.arange(2 * np.prod(shape, dtype=int)).reshape(*shape, 2)
+    counted, time = by_time(x), np.broadcast_to(np.arange(shape[-1] if shape else 1), shape)
+    assert counted.shape == (x.size // 2, 2)
+    assert np.all(np.diff(by_time(time[..., None])[:, 0]) >= 0)
+    np.testing.assert_array_equal(by_place(counted, x.shape), x)
 
 
 @given(st.integers(1, 5000), st.integers(1, 64), st.data())
@@ -154,18 +165,18 @@ def test_experts_that_nobody_chooses_are_not_read(backend, T):
         np.testing.assert_array_equal(found, clean)
 
 
-@given(st.data(), mixtures(st.sampled_from([(2,), (2, 5), (3, 17), (40,)])))
-def test_what_later_positions_are_changes_no_bit_of_an_earlier_answer(backend, data, arguments):
-    *arrays, top_k = arguments
-    t = data.draw(st.integers(1, arrays[0].shape[-2] - 1), label="t")
-    rng = np.random.default_rng(data.draw(seeds))
+@given(seeds, st.sampled_from([(2,), (2, 5), (3, 17), (40,)]), st.sampled_from([(2, 3), (65, 37)]), st.data())
+def test_what_later_positions_are_changes_no_bit_of_an_earlier_answer(backend, seed, shape, sizes, data):
+    (D, F), E, top_k = sizes, 5, data.draw(st.integers(1, 3))
+    rng, t = np.random.default_rng(seed), data.draw(st.integers(1, shape[-1] - 1), label="t")
+    x, logits, *experts = (rng.standard_normal(s) for s in ((*shape, D), (*shape, E), (E, D, F), (E, D, F), (E, F, D)))
 
     def answers(x, logits):
-        y, _ = mixture_of_experts(*(backend.xp.from_numpy(np.float32(a)) for a in (x, logits, *arrays[2:])), top_k)
+        y, _ = mixture_of_experts(*(backend.xp.from_numpy(np.float32(a)) for a in (x, logits, *experts)), top_k)
         return backend.xp.to_numpy(y)[..., :t, :]
 
-    others = [np.concatenate([a[..., :t, :], rng.standard_normal(a[..., t:, :].shape)], axis=-2) for a in arrays[:2]]
-    np.testing.assert_array_equal(answers(*arrays[:2]), answers(*others))
+    others = [np.concatenate([a[..., :t, :], rng.standard_normal(a[..., t:, :].shape)], axis=-2) for a in (x, logits)]
+    np.testing.assert_array_equal(answers(x, logits), answers(*others))
 
 
 def test_no_choice_makes_the_host_wait():
