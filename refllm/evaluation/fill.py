@@ -17,8 +17,7 @@ from refllm.evaluation.likelihood import LOGITS, likeliest, log_softmax, tokeniz
 from refllm.layers.blocks import blocks
 from refllm.models.model import Model
 from refllm.tokenizer import Tokenizer
-
-MASKS = ("[MASK]", "<mask>")  # as vocabularies spell it
+from refllm.tokenizer.tokenizer import MASK_NAMES
 
 
 class Filling(NamedTuple):
@@ -107,10 +106,9 @@ def mask_of(model: Model) -> int:
         name = model.architecture.__name__.rpartition(".")[2]
         raise ValueError(f"{name} predicts the next token and fills no masks; `refllm score` and `generate` are for it.")
     tokenizer: Tokenizer = tokenizer_of(model)
-    spelled = next((name for name in MASKS if name in tokenizer.special_tokens), None)
-    if spelled is None:
-        raise ValueError(f"the vocabulary has no mask: none of its special tokens is {' or '.join(MASKS)}.")
-    return tokenizer.id_of(spelled)
+    if tokenizer.mask is None:
+        raise ValueError(f"the vocabulary has no mask: none of its special tokens is {' or '.join(MASK_NAMES)}.")
+    return tokenizer.mask
 
 
 def _read(model: Model, tokens: np.ndarray, places: np.ndarray):
