@@ -98,7 +98,7 @@ def write_tokenizer(folder: Path, model: Model) -> None:
     if tokenizer is None:
         return
     tokenizer.save(folder / TOKENIZER)
-    special = {f"{kind}_token": getattr(tokenizer, kind) for kind in ("bos", "eos")}
+    special = {f"{kind}_token": getattr(tokenizer, kind, None) for kind in ("bos", "eos", "mask")}
     fields = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": model.config.max_positions,

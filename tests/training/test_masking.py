@@ -252,6 +252,23 @@ def test_a_run_with_berts_own_kind_of_vocabulary_puts_its_special_tokens_around(
     assert 4 in tokens
 
 
+@pytest.mark.oracle
+def test_transformers_fills_the_masks_of_a_run_folder_with_the_same_logits(tmp_path, masked_run, transformers_in_float64):
+    import torch
+
+    list(train(begin(tmp_path / "run", masked_run(dtype="float64"), "numpy")))
+    tokenizer = transformers_in_float64.AutoTokenizer.from_pretrained(tmp_path / "run")
+    assert tokenizer.mask_token == "<|mask|>"
+    ours = checkpoints.load(tmp_path / "run", "numpy")
+    text = "the quiet <|mask|> jumps over"
+    ids = ours.tokenizer.encode(text, allowed_special="all")
+    assert tokenizer(text)["input_ids"] == ids
+    theirs = transformers_in_float64.AutoModelForMaskedLM.from_pretrained(tmp_path / "run", attn_implementation="eager")
+    with torch.no_grad():
+        expected = theirs(torch.tensor([ids])).logits.numpy()
+    assert np.all(np.abs(ours.logits([ids]) - expected) <= 1e-12 * np.max(np.abs(expected)))
+
+
 # Settings
 
 
