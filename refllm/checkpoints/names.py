@@ -115,6 +115,8 @@ def by_our_names(tensors: Mapping[str, Tensor], module: ModuleType, config: Any,
     unexpected = [n for n in tensors if n not in known and not any(re.fullmatch(b, n) for b in buffers)]
     if unexpected:
         raise ValueError(f"{where} holds {_few(unexpected)}, for which {config} has no use.")
+    if "lm_head" not in shapes and "lm_head.weight" in tensors:
+        _check_tied(tensors["lm_head.weight"], found["embedding"], where)
     for name, tensor in found.items():
         if tensor.dtype not in DTYPE_NAMES:
             raise ValueError(f"{name} is stored in {tensor.dtype} in {where}; {', '.join(DTYPE_NAMES)} can be read.")
@@ -124,6 +126,16 @@ def by_our_names(tensors: Mapping[str, Tensor], module: ModuleType, config: Any,
                 f"needs {shapes[name]}."
             )
     return found
+
+
+def _check_tied(head: Tensor, embedding: Tensor, where: str) -> None:
+    """Raise ValueError where a head that is to be the embedding is stored and is another; eight rows are compared."""
+    same = head[:2] == embedding[:2]
+    if same and head.shape[0]:
+        step = -(-head.shape[0] // 8)
+        same = np.array_equal(head.values()[::step], embedding.values()[::step], equal_nan=True)
+    if not same:
+        raise ValueError(f"{where} holds a lm_head.weight that is not the embedding, but the configuration ties the two.")
 
 
 def by_their_names(model: Model, dtype: str) -> dict[str, Tensor]:

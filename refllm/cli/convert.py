@@ -10,6 +10,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from refllm.tokenizer import Tokenizer
+
 SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}  # bytes of a number
 
 
@@ -58,11 +60,31 @@ def convert(
     with writing_bar(console, model.n_parameters * SIZES.get(stored, 4)) as told:
         if kind == "hf":
             hugging_face.write_model(target, model, stored, max_shard_size, told)
+            carry_conversation(source, target, model.tokenizer)
         else:
             llama2c.write_model(target, model, told)
     name = model.architecture.__name__.rpartition(".")[2]
     tokenizer = "" if model.tokenizer is None or kind == "llama2c" else ", with its tokenizer"
     console.print(f"  {target}: {name}, {model.n_parameters:,} parameters in {stored}{tokenizer}")
+
+
+def carry_conversation(source: Path, target: Path, tokenizer: "Tokenizer | None") -> None:
+    """Write what the source says about conversations: its chat templates, and what ends an answer where that is not only eos."""
+    import json
+
+    from refllm.atomic import write_atomically
+    from refllm.checkpoints import chat_files
+    from refllm.tokenizer import chat_template
+
+    if tokenizer is None:
+        return
+    said = chat_files.read(source, tokenizer)
+    for name, text in said.templates.items():
+        file = chat_template.FILE if name == chat_template.DEFAULT else f"{chat_template.MORE}/{Path(name).name}.jinja"
+        (target / file).parent.mkdir(exist_ok=True)
+        write_atomically(target / file, text.encode())
+    if said.ends - {tokenizer.eos}:
+        write_atomically(target / chat_files.GENERATION, json.dumps({"eos_token_id": sorted(said.ends)}).encode() + b"\n")
 
 
 @contextmanager

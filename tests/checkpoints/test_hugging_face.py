@@ -16,7 +16,7 @@ from refllm import checkpoints
 from refllm.array_api import load
 from refllm.checkpoints import tensor_file
 from refllm.checkpoints.names import by_our_names, by_their_names
-from refllm.checkpoints.tensor_file import Tensor
+from refllm.checkpoints.tensor_file import Tensor, of_array
 from refllm.models import gpt2, llama
 from refllm.models.model import Model
 from refllm.tokenizer import train_bpe
@@ -118,6 +118,19 @@ def test_names_without_their_prefix_and_buffers_of_old_files_are_understood(name
         tensors["lm_head.weight"] = tensors["embed_tokens.weight"]
     tensor_file.write(tmp_path / "model.safetensors", tensors)
     assert_same(checkpoints.load(tmp_path), model)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "tied llama"])
+def test_a_tied_head_that_is_stored_must_be_the_embedding(name, tmp_path):
+    checkpoints.save(tmp_path, make(name))
+    tensors = {n: of_array(np.array(t.values())) for n, t in tensor_file.read(tmp_path / "model.safetensors").items()}
+    embedding = next(t for n, t in tensors.items() if n.endswith(("wte.weight", "embed_tokens.weight")))
+    tensor_file.write(tmp_path / "model.safetensors", tensors | {"lm_head.weight": embedding})
+    assert_same(checkpoints.load(tmp_path), make(name))
+    for other in (embedding.values() + 1, embedding.values()[:-1], embedding.values().astype(np.float64)):
+        tensor_file.write(tmp_path / "model.safetensors", tensors | {"lm_head.weight": of_array(other)})
+        with pytest.raises(ValueError, match=r"model.safetensors holds a lm_head.weight that is not the embedding, but the con"):
+            checkpoints.load(tmp_path)
 
 
 class _Experts(ModuleType):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import refllm as library
-from refllm.checkpoints import tensor_file
+from refllm.checkpoints import chat_files, tensor_file
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,18 @@ def test_a_folder_keeps_its_dtype_and_its_tokenizer_and_is_cut_into_files(refllm
     assert model.tokenizer.encode("the cat") == first.tokenizer.encode("the cat")
     for name, p in first.params.items():
         np.testing.assert_array_equal(model.params[name], tensor_file.from_bfloat16(tensor_file.to_bfloat16(p)))
+
+
+def test_chat_templates_and_what_ends_an_answer_come_along(refllm, copied_run, tmp_path):
+    (copied_run / "chat_template.jinja").write_text("{{ messages }}")
+    (copied_run / "additional_chat_templates").mkdir()
+    (copied_run / "additional_chat_templates" / "tools.jinja").write_text("{{ tools }}")
+    (copied_run / "generation_config.json").write_text('{"eos_token_id": [3, 7]}')
+    assert refllm("convert", copied_run, tmp_path / "new").status == 0
+    tokenizer = library.load(copied_run).tokenizer
+    assert chat_files.read(tmp_path / "new", tokenizer) == chat_files.read(copied_run, tokenizer)
+    assert chat_files.read(tmp_path / "new", tokenizer).templates == {"default": "{{ messages }}", "tools": "{{ tools }}"}
+    assert chat_files.read(tmp_path / "new", tokenizer).ends >= {3, 7}
 
 
 @pytest.mark.parametrize(
