@@ -3,6 +3,7 @@
 import json
 import struct
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,3 +106,40 @@ def test_no_weight_is_read(tmp_path):
     assert found.stored[0].bytes == end
     assert memory.peak() - before < 1e8
     assert time.perf_counter() - began < 1
+
+
+def test_a_gguf_file_is_told_by_its_types(tmp_path):
+    gguf = pytest.importorskip("gguf", reason="the package gguf writes the file")
+    config, rng = replace(SMALL, d_model=32, d_ff=32), np.random.default_rng(0)
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
+    writer.add_embedding_length(config.d_model)
+    writer.add_block_count(config.n_layers)
+    writer.add_head_count(config.n_heads)
+    writer.add_head_count_kv(config.n_kv_heads)
+    writer.add_key_length(config.d_head)
+    writer.add_value_length(config.d_head)
+    writer.add_rope_dimension_count(config.d_head)
+    writer.add_feed_forward_length(config.d_ff)
+    writer.add_context_length(config.max_positions)
+    writer.add_layer_norm_rms_eps(config.norm_eps)
+    short = {"attention.q": "attn_q", "attention.k": "attn_k", "attention.v": "attn_v", "attention.o": "attn_output"}
+    short |= {"attention_norm": "attn_norm", "embedding": "token_embd", "norm": "output_norm", "lm_head": "output"}
+    short |= {"ffn.gate": "ffn_gate", "ffn.up": "ffn_up", "ffn.down": "ffn_down", "ffn_norm": "ffn_norm"}
+    for name, shape in llama.parameter_shapes(config).items():
+        *layer, kind = name.removeprefix("layers.").split(".", 1) if name.startswith("layers.") else (name,)
+        values = rng.standard_normal(shape[::-1] if name != "embedding" else shape).astype(np.float32)
+        theirs = "".join(f"blk.{i}." for i in layer) + f"{short[kind]}.weight"
+        if kind == "ffn.up":
+            kind_of = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(theirs, gguf.quants.quantize(values, kind_of), raw_dtype=kind_of)
+        else:
+            writer.add_tensor(theirs, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found, n = contents(tmp_path / "model.gguf"), count(llama.parameter_shapes(config))
+    assert (found.kind, found.config.d_model, found.tokenizer) == ("GGUF file", 32, None)
+    quantised = config.n_layers * config.d_model * config.d_ff
+    assert found.stored == (("F32", 19, n - quantised, 4 * (n - quantised)), ("Q8_0", 2, quantised, quantised * 34 // 32))
+    assert contents(tmp_path) == found
