@@ -127,6 +127,7 @@ def test_a_written_answer_is_greedy_text_up_to_the_first_stop_string(chain):
     assert complete(model, [" the cat"], 30, ["\n"]) == [" sat on a mat"]
     assert complete(model, [" the cat"], 30, ["a m", " on"]) == [" sat"]
     assert complete(model, [" the cat"], 30, ["n", " on", "on"]) == [" sat"]
+    assert complete(chain(" the cat ü on\n"), [" the"], 30, ["\n"]) == [" cat ü on"]  # a character of two tokens
     assert complete(model, [" the cat", " the"], 2, []) == [
         "".join(p.text for p in continue_text(model, prompt, 2, Sampler(0.0), 0)) for prompt in (" the cat", " the")
     ]
