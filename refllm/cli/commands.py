@@ -16,6 +16,7 @@ COMMANDS = {
     "score": "Tell how surprising each token of a text is to a model.",
     "evaluate": "Measure how well a model predicts texts and solves tasks.",
     "fill": "Guess what stands behind the masks of a text, with a model such as BERT.",
+    "keyboard": "Train a phone keyboard on texts, let it suggest words, judge it.",
     "info": "Tell what a checkpoint is and what it costs, without reading its weights.",
     "convert": "Write a checkpoint in another format or dtype.",
     "tokenize": "Turn texts into token ids.",

@@ -9,7 +9,8 @@ A history that nothing follows leaves the word to p_{n−1}. The discount D of a
 
     Y = n₁ / (n₁ + 2n₂)        D(1) = 1 − 2Y·n₂/n₁        D(2) = 2 − 3Y·n₃/n₂        D(3+) = 3 − 4Y·n₄/n₃
 
-where n_k is how many n-grams have count k. A value below 0 becomes 0; where some n_k is 0 they are 1/2, 1 and 3/2 (as in KenLM).
+where n_k is how many n-grams have count k. Where n₁, n₂ or n₃ is 0, or a value is below 0, they are 1/2, 1 and 3/2 (as KenLM's
+lmplz has it with --discount_fallback).
 
 Sentences may stand one behind another, each begun by the same token (Heafield et al. 2013; the conventions of lmplz): no n-gram
 reaches over it, it is never predicted (its probability is 0 and p_0 = 1 / (V − 1) for the others), and since nothing can come
@@ -22,6 +23,8 @@ from typing import NamedTuple
 import numpy as np
 
 Tokens = Sequence[int] | np.ndarray
+
+FALLBACK = (0.5, 1.0, 1.5)  # the discounts where the counts of counts give none
 
 
 class Level(NamedTuple):
@@ -176,10 +179,11 @@ def _smooth(keys: np.ndarray, counts: np.ndarray, n_histories: int, vocab_size: 
 def discounts(counts: np.ndarray) -> tuple[float, float, float]:
     """D(1), D(2) and D(3+) for n-grams with these counts, as the module's head defines them."""
     n1, n2, n3, n4 = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].tolist()
-    if 0 in (n1, n2, n3, n4):
-        return 0.5, 1.0, 1.5
+    if 0 in (n1, n2, n3):
+        return FALLBACK
     y = n1 / (n1 + 2 * n2)
-    return 1 - 2 * y * n2 / n1, max(0.0, 2 - 3 * y * n3 / n2), max(0.0, 3 - 4 * y * n4 / n3)
+    found = 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3
+    return found if min(found) >= 0 else FALLBACK
 
 
 def _find(level: Level, history: np.ndarray, tokens: np.ndarray, vocab_size: int) -> np.ndarray:

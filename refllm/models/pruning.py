@@ -144,8 +144,8 @@ def fitted(table: Table, fits: Fits, costs: Sequence[np.ndarray]) -> Table:
     return only(table, masks)
 
 
-def cut_off(table: Table, occurrences: Sequence[np.ndarray], least: Sequence[int]) -> Table:
-    """The table without the n-grams that occur too rarely, and the weights made anew.
+def frequent(occurrences: Sequence[np.ndarray], least: Sequence[int]) -> list[np.ndarray]:
+    """Which n-grams of order 2 and above occur often enough, for `only`.
 
     least: for order 2, 3 and so on the fewest occurrences to keep an n-gram, never falling; the last holds for higher orders too
     Raises ValueError where `least` falls or is empty.
@@ -154,8 +154,8 @@ def cut_off(table: Table, occurrences: Sequence[np.ndarray], least: Sequence[int
         raise ValueError(
             f"least={tuple(least)}; the fewest occurrences are one number or more that never fall from order to order."
         )
-    wanted = [least[min(n, len(least) - 1)] for n in range(table.order - 1)]
-    return renormalised(only(table, [f >= few for f, few in zip(occurrences[1:], wanted, strict=True)]))
+    wanted = [least[min(n, len(least) - 1)] for n in range(len(occurrences) - 1)]
+    return [f >= few for f, few in zip(occurrences[1:], wanted, strict=True)]
 
 
 def only(table: Table, masks: Sequence[np.ndarray]) -> Table:
@@ -170,6 +170,11 @@ def only(table: Table, masks: Sequence[np.ndarray]) -> Table:
             weights.append(table.weights[n][mask])
         renumbered = np.cumsum(mask) - 1
     return table._replace(keys=tuple(keys), scores=tuple(scores), weights=tuple(weights))
+
+
+def only_numbers(numbers: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What `only` leaves of numbers of n-grams, order 1 whole."""
+    return [numbers[0], *(x[mask] for x, mask in zip(numbers[1:], masks, strict=True))]
 
 
 def dense(occurrences: Sequence[np.ndarray], first: np.ndarray, vocab_size: int) -> list[np.ndarray]:
