@@ -6,6 +6,8 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from refllm import checkpoints
 from refllm.checkpoints import adapter, tensor_file
@@ -58,9 +60,9 @@ def change(folder, **fields):
     (folder / "adapter_config.json").write_text(json.dumps(fields_of(folder) | fields))
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_what_is_written_is_read_back(name, tmp_path):
-    model, adapted, params = made(name, tmp_path)
+@pytest.mark.parametrize(("name", "stabilised"), [*((n, False) for n in ARCHITECTURES), ("llama", True)])
+def test_what_is_written_is_read_back(name, stabilised, tmp_path):
+    model, adapted, params = made(name, tmp_path, LoraConfig(ALL.rank, ALL.targets, ALL.alpha, stabilised))
     loaded = checkpoints.load(tmp_path / "adapter", "numpy")
     assert loaded.config == model.config
     expected, _ = adapted.adapted(params)
@@ -194,8 +196,8 @@ def test_peft_computes_the_same_logits_and_gradients_from_what_is_written(name, 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # of PEFT, to transformers
 @pytest.mark.oracle
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_what_peft_writes_is_read(name, tmp_path, peft, transformers):
+@pytest.mark.parametrize(("name", "stabilised"), [*((n, False) for n in ARCHITECTURES), ("llama", True)])
+def test_what_peft_writes_is_read(name, stabilised, tmp_path, peft, transformers):
     import torch
 
     (kind, lora), tmp_path = ORACLES[name], tmp_path / name
@@ -204,7 +206,8 @@ def test_what_peft_writes_is_read(name, tmp_path, peft, transformers):
     theirs = read_by(transformers, tmp_path / "base", kind)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it tells that it sets fan_in_fan_out for GPT-2
-        fields = peft.LoraConfig(r=3, lora_alpha=5, target_modules=modules, rank_pattern={modules[0]: 2}, init_lora_weights=False)
+        ranks = {"r": 3, "lora_alpha": 5, "rank_pattern": {modules[0]: 2}, "use_rslora": stabilised}
+        fields = peft.LoraConfig(target_modules=modules, init_lora_weights=False, **ranks)
         theirs = peft.get_peft_model(theirs, fields)
     theirs.save_pretrained(tmp_path / "theirs")
     with torch.no_grad():
@@ -307,6 +310,33 @@ def test_an_adapter_of_an_adapter_is_refused_and_so_never_of_itself(tmp_path):
         change(tmp_path / "upper", base_model_name_or_path=base)
         with pytest.raises(ValueError, match=r"an adapter itself; make a whole model of that first: refllm merge"):
             checkpoints.load(tmp_path / "upper", "numpy")
+
+
+@given(data=st.data())
+@settings(max_examples=40)
+def test_a_damaged_folder_is_refused_with_one_error_or_read_as_a_model(small_adapter, data):
+    folder, whole = small_adapter
+    name = data.draw(st.sampled_from(sorted(whole)))
+    bytes_ = bytearray(whole[name])
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(bytes_) - 1))
+        bytes_[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    for other, content in (whole | {name: bytes(bytes_)}).items():
+        (folder / other).write_bytes(content)
+    try:
+        loaded = checkpoints.load(folder, "numpy")
+    except (ValueError, OSError):
+        return
+    with np.errstate(all="ignore"):  # a damaged number may be anything
+        assert loaded.logits(TOKENS).shape == (2, 9, 13)
+
+
+@pytest.fixture(scope="module")
+def small_adapter(tmp_path_factory):
+    """The folder of an adapter, and the bytes of its files."""
+    folder = tmp_path_factory.mktemp("damaged")
+    made("llama", folder, LoraConfig(1, ("q",)))
+    return folder / "adapter", {p.name: p.read_bytes() for p in (folder / "adapter").iterdir()}
 
 
 def test_an_adapter_of_another_model_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """The run folder is made, opened again, and refuses what does not belong to it."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,6 +9,8 @@ import pytest
 
 from refllm import checkpoints
 from refllm.checkpoints.fingerprint import sha256
+from refllm.models import ARCHITECTURES, architecture
+from refllm.models.model import Model
 from refllm.tokenizer import Tokenizer, train_bpe
 from refllm.training import run as runs
 from refllm.training.config import from_tables, read
@@ -329,6 +332,24 @@ def test_weights_in_half_precision_are_trained_in_single(tmp_path, source, going
     for name, x in runs.model(run, state).params.items():
         np.testing.assert_array_equal(x, half.params[name])
         assert np.all(np.abs(x - model.params[name]) <= 2.0**-8 * np.abs(model.params[name]))
+
+
+@pytest.mark.parametrize("adapters", [{}, {"lora": {"rank": 2, "targets": ["all-linear"]}}], ids=["all", "adapters"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_is_trained_on(name, adapters, tmp_path, text_file):
+    module = architecture(name)
+    tokenizer = train_bpe(text_file.read_text(), 300, ("<|endoftext|>", "<|mask|>"))
+    sizes = {"vocab_size": 300, "d_model": 8, "n_layers": 1, "n_heads": 2, "d_ff": 12, "max_positions": 16}
+    more = {"n_kv_heads": 1, "d_head": 4, "n_experts": 2, "top_k": 1, "query_pre_attn_scalar": 4}
+    config = module.Config(**sizes | {f.name: more[f.name] for f in dataclasses.fields(module.Config) if f.name in more})
+    checkpoints.save(tmp_path / "source", Model.initialise(name, config, 0, "numpy", tokenizer))
+    training = {"context": 16, "batch": 4, "steps": 30, "learning_rate": 3e-2, "evaluation_windows": 1, "schedule": "constant"}
+    tables = {"model": {"from": str(tmp_path / "source")}, "data": {"path": str(text_file)}, "training": training}
+    progress = list(train(begin(tmp_path / "run", from_tables(tables | adapters), "numpy")))
+    losses = [p.loss for p in progress]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - (0.02 if adapters else 0.5)  # frozen tables of 0.02 allow no more
+    assert list(train(reopen(tmp_path / "run"))) == []
+    assert checkpoints.load(tmp_path / "run", "numpy").config == checkpoints.load(tmp_path / "source", "numpy").config
 
 
 def test_stories_learn_another_text(tmp_path, data):
