@@ -209,7 +209,7 @@ def _open(folder: Path, config: RunConfig, backend: Backend, progress: Progress 
     masking = masking_of(tokenizer, config.training.context) if configs.objective(config) == "masked" else None
     learning = _learner(folder, config, source, tokenizer)
     if masking and not learning.config.head:
-        raise ValueError("the model has no masked-token head, so it cannot guess what is hidden; it needs model.head = true.")
+        raise ValueError("the model has no masked-token head (model.head), so it cannot guess what is hidden; take one that has.")
     run = Run(folder, config, learning, tokenizer, corpus, backend, masking)
     if source and not config.lora and not run.state_path.exists():
         save_checkpoint(run, state_at(source.params, run.learner, backend), Best())

@@ -313,6 +313,6 @@ def test_a_model_without_a_head_cannot_be_trained_by_masking(tmp_path, configure
             "training": {"context": 16, "batch": 2, "steps": 2, "learning_rate": 1e-3},
         }
     )
-    with pytest.raises(ValueError, match="the model has no masked-token head, so it cannot guess what is hidden"):
+    with pytest.raises(ValueError, match=r"the model has no masked-token head \(model.head\), so it cannot guess what is hidden"):
         begin(tmp_path / "run", config, "numpy")
     assert not (tmp_path / "run").exists()
