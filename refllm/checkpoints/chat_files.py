@@ -25,8 +25,9 @@ def read(path: str | Path, tokenizer: Tokenizer) -> ChatFiles:
     path = Path(path)
     own = frozenset() if tokenizer.eos is None else frozenset({tokenizer.eos})
     if path.is_dir():
-        ends = own | _ends(path / GENERATION) | _ends(path / CONFIG)
-        return ChatFiles(chat_template.read(path), chat_template.special_tokens(path), ends)
+        variables = chat_template.special_tokens(path)
+        ends = own | _ends(path / GENERATION) | _ends(path / CONFIG) | _spelled(variables.get("eos_token"), tokenizer)
+        return ChatFiles(chat_template.read(path), variables, ends)
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             return ChatFiles({}, {}, own)
@@ -34,6 +35,11 @@ def read(path: str | Path, tokenizer: Tokenizer) -> ChatFiles:
     ends = own | {int(metadata[key]) for key in ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id") if key in metadata}
     template = metadata.get("tokenizer.chat_template")
     return ChatFiles({chat_template.DEFAULT: template} if isinstance(template, str) else {}, {}, ends)
+
+
+def _spelled(end: str | None, tokenizer: Tokenizer) -> frozenset[int]:
+    """The id of an added token, where there is one spelled so."""
+    return frozenset(token.id for token in tokenizer.added if token.content == end)
 
 
 def _ends(path: Path) -> frozenset[int]:

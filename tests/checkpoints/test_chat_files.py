@@ -7,7 +7,7 @@ import pytest
 from refllm.checkpoints import chat_files
 from refllm.tokenizer import train_bpe
 
-BPE = train_bpe("low lower lowest", 262, special_tokens=["<|endoftext|>"])
+BPE = train_bpe("low lower lowest", 262, special_tokens=["<|endoftext|>", "<|im_end|>"])
 
 
 def written(folder, name, **fields):
@@ -21,6 +21,10 @@ def test_what_ends_an_answer_is_told_by_the_tokenizer_and_both_configurations(tm
     written(tmp_path, "generation_config.json", eos_token_id=[4, 5], bos_token_id=1)
     assert chat_files.read(tmp_path, BPE).ends == {BPE.eos, 3, 4, 5}
     written(tmp_path, "generation_config.json", eos_token_id=None)
+    assert chat_files.read(tmp_path, BPE).ends == {BPE.eos, 3}
+    written(tmp_path, "tokenizer_config.json", eos_token="<|im_end|>")
+    assert chat_files.read(tmp_path, BPE).ends == {BPE.eos, 3, BPE.id_of("<|im_end|>")}
+    written(tmp_path, "tokenizer_config.json", eos_token="unknown")
     assert chat_files.read(tmp_path, BPE).ends == {BPE.eos, 3}
 
 
