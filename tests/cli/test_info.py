@@ -51,6 +51,16 @@ def test_a_run_is_told_with_its_tokenizer_and_its_stored_dtype(refllm, finished_
     assert "F32" in table
 
 
+def test_the_dtype_is_that_of_the_file_if_no_other_is_asked_for(refllm, finished_run, tmp_path):
+    from refllm import checkpoints
+
+    checkpoints.save(tmp_path, checkpoints.load(finished_run), "bfloat16")
+    about = json.loads(refllm("info", tmp_path, "--json").out)
+    assert (about["dtype"], about["stored"][0]["dtype"]) == ("bfloat16", "BF16")
+    assert about["prefill_memory"]["weights"] == 2 * about["parameters"]["total"]
+    assert json.loads(refllm("info", tmp_path, "--json", "--dtype", "float64").out)["dtype"] == "float64"
+
+
 def test_what_a_mixture_of_experts_uses_stands_beside_what_it_has(refllm, tmp_path):
     from refllm.models import mixtral
 
