@@ -134,7 +134,7 @@ def sections(about: dict[str, Any]) -> list[tuple[str, list[Row]]]:
         within = f"of them {size(seen)} within the windows" if seen < cache else ""
         groups.append(("KV cache", [("per token", f"{about['cache_bytes_per_token']:,} B", ""), ("whole", size(cache), within)]))
         running.append(("decoding", about["decoding_memory"]))
-    memory = [(what, size(of["total"]), f"and about {size(of['working'])} more") for what, of in running]
+    memory = [(what, size(of["total"]), f"about {size(of['working'])} of them intermediate results") for what, of in running]
     memory.append(("training", size(training["total"]), f"about {size(training['activations'])} of them activations"))
     memory.insert(0, ("weights", size(running[0][1]["weights"]), ""))
     groups.append(("memory", memory))
