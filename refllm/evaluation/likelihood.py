@@ -56,6 +56,7 @@ def score_tokens(model: Model, tokens: Any, valid: Any = None, *, begin: int = 1
     xp, V = model.backend.xp, model.config.vocab_size
     tokens = model.tokens(tokens)
     B, T = tokens.shape
+    valid = xp.to_numpy(valid) if isinstance(valid, model.backend.array_type) else valid
     kept = np.ones((B, T), dtype=bool) if valid is None else np.asarray(valid, dtype=bool)
     if kept.shape != (B, T):
         raise ValueError(f"valid has shape {kept.shape}; it needs that of tokens, {(B, T)}.")

@@ -227,7 +227,9 @@ def test_a_task_is_evaluated_with_its_interval_and_its_answers(refllm, folder, m
     assert f"{100 * expected.share.value:.1f} %" in shown
     assert "calibrated" in shown
     for i, answer in enumerate(expected.answers, 1):
-        assert f"{i}. {answer.answer}" in shown
+        (line,) = (line for line in shown.splitlines() if line.startswith(f"  {i}. {answer.answer}"))
+        assert ("right: " + " or ".join(answer.right) in line) == (answer.score == 0)
+    assert {answer.score for answer in expected.answers} == {0, 1}
 
 
 # -- fill ---------------------------------------------------------------------------------------------------------------

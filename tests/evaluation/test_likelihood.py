@@ -151,6 +151,14 @@ def test_padding_at_either_side_changes_no_score(make_model, ids, n):
         assert np.all(np.abs(padded - alone) <= EXACT * np.max(np.abs(alone)))
 
 
+def test_arrays_of_the_models_backend_are_scored_where_they_are(backend, make_model):
+    model, xp = make_model(backend.name), backend.xp
+    tokens, valid = np.array([[0, 3, 1, 4], [2, 7, 1, 8]], np.int32), np.array([[False, True, True, True], [True] * 4])
+    found = token_log_probabilities(model, xp.from_numpy(tokens), xp.from_numpy(valid))
+    np.testing.assert_array_equal(found, token_log_probabilities(model, tokens.tolist(), valid.tolist()))
+    assert found.dtype == np.float64
+
+
 @given(TOKENS)
 def test_blocks_of_positions_change_no_score(make_model, ids):
     model = make_model("numpy", "float64")
