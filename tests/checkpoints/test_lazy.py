@@ -2,6 +2,7 @@
 
 import json
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from refllm import checkpoints
 from refllm.array_api import load
 from refllm.checkpoints import tensor_file
+from refllm.checkpoints.hugging_face import write_model
 from refllm.checkpoints.lazy import LazyParameters, once
 from refllm.checkpoints.tensor_file import Tensor
 from refllm.models import llama
@@ -124,6 +126,24 @@ def test_a_model_is_saved_over_the_file_it_lies_in(tmp_path):
     checkpoints.save(tmp_path, Model.initialise("llama", CONFIG, 1, "numpy"))
     np.testing.assert_array_equal(seen, np.ones(8))
     assert np.any(model.params["layers.0.attention.q"] != checkpoints.load(tmp_path).params["layers.0.attention.q"])
+
+
+def test_saving_holds_one_parameter_at_a_time(tmp_path):
+    made, alive = [], []
+
+    def reading(shape):
+        def values():
+            a = np.ones(shape, np.float32)
+            made.append(weakref.ref(a))
+            return a
+
+        return values
+
+    tensors = {name: Tensor("F32", shape, reading(shape)) for name, shape in llama.parameter_shapes(CONFIG).items()}
+    model = Model(llama, CONFIG, LazyParameters(tensors, load("numpy"), np.float32))
+    write_model(tmp_path, model, told=lambda n: alive.append(sum(a() is not None for a in made)))
+    assert len(alive) == 21
+    assert max(alive) == 1
 
 
 def test_saving_keeps_no_more_than_one_parameter_in_memory(tmp_path):
