@@ -99,6 +99,18 @@ def test_what_templates_are_given_is_what_transformers_gives(template, apply):
     assert ours == apply(HELLO, template, True, **others)
 
 
+@pytest.mark.oracle
+@pytest.mark.parametrize("names", [("reasoning_content",), ("thinking",), ("reasoning",), ("thinking", "reasoning"), ("other",)])
+def test_what_a_model_thought_goes_by_the_names_that_templates_read(names, apply):
+    template = (
+        "{{ messages[0].thinking }}|{{ messages[0].reasoning_content }}|{{ messages[0].reasoning }}|{{ messages[0].other }}"
+    )
+    messages = [{"role": "assistant", "content": "x", **{name: f"by {name}" for name in names}}]
+    ours = render(messages, template)
+    assert ours == apply(messages, template, False)
+    assert names == ("other",) or ours.count(f"by {names[0]}") >= 2
+
+
 def test_chatml_is_written_out():
     assert render(HELLO, CHATML, True) == (
         "<|im_start|>system\nYou help.<|im_end|>\n<|im_start|>user\nHello!<|im_end|>\n<|im_start|>assistant\n"
