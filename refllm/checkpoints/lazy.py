@@ -35,7 +35,7 @@ class LazyParameters(Mapping[str, Any]):
             return self._kept[name]
         values = self._tensors[name].values()
         if self._backend.array_type is not np.ndarray:
-            return self._backend.xp.from_numpy(values, self._dtype)
+            return self._backend.xp.from_numpy(np.ascontiguousarray(values), self._dtype)  # kernels of a GPU may count on it
         view = values.dtype == self._dtype and values.flags.aligned
         return values if view else values.astype(self._dtype)
 
