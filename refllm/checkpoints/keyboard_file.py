@@ -74,15 +74,15 @@ def quantise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     different = np.unique(x)
     if different.size <= LEVELS:
         return np.searchsorted(different, x).astype(np.uint8), different
-    zero = different[:1] if different[0] <= ZERO else different[:0]
-    rest = np.sort(x[x > ZERO])
-    n_bins = LEVELS - zero.size
+    is_zero = x <= ZERO
+    rest = np.sort(x[~is_zero])
+    n_bins = LEVELS - bool(is_zero.any())
     bounds = np.arange(n_bins + 1) * rest.size // n_bins
-    means = np.add.reduceat(rest.astype(np.float64), bounds[:-1]) / np.diff(bounds)
-    values = np.unique(np.concatenate([zero, means.astype(np.float32)]))
-    above = np.clip(np.searchsorted(values, x), 1, values.size - 1)
-    nearer = np.where(x - values[above - 1] <= values[above] - x, above - 1, above)
-    return nearer.astype(np.uint8), values
+    means = np.unique((np.add.reduceat(rest.astype(np.float64), bounds[:-1]) / np.diff(bounds)).astype(np.float32))
+    above = np.clip(np.searchsorted(means, x), 1, means.size - 1)
+    nearest = np.where(x - means[above - 1] <= means[above] - x, means[above - 1], means[above])
+    values, places = np.unique(np.where(is_zero, x, nearest), return_inverse=True)
+    return places.astype(np.uint8), values
 
 
 def fits(words: tuple[str, ...], table: Table, n_bytes: int, quantised: bool = True) -> Callable[[Sizes], bool]:

@@ -74,9 +74,7 @@ def count(tokens: Tokens, order: int, vocab_size: int, begin: int | None = None)
     if tokens.size == 0:
         raise ValueError("tokens is empty; an n-gram model needs at least one token to count.")
     if begin is not None and not (0 <= begin < vocab_size and vocab_size > 1):
-        raise ValueError(
-            f"begin={begin} and vocab_size={vocab_size}; sentences need a first token and another, both ids below it."
-        )
+        raise ValueError(f"begin={begin} and vocab_size={vocab_size}; begin is one of several ids below vocab_size.")
     is_begin = tokens == begin if begin is not None else np.zeros(tokens.size, bool)
     keys: list[np.ndarray] = []
     numbers: list[np.ndarray] = []  # of the n-gram that ends at each position, −1 where none does
