@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from refllm.array_api import Backend
+from refllm.array_api import Backend, kernels
+from refllm.layers.blockwise_attention import blockwise_attention, blockwise_attention_backward
 
 from . import bounded
 from .comparison import carried, share_of_bound
 
-RUNS = 8  # of a whole computation under random rounding
+RUNS = 8  # of a whole computation under random rounding, every other one with attention in blocks
+BLOCK = 4  # positions
 WIDTH = 4.0  # how far beyond the scatter of those runs a right result may lie
 
 
@@ -51,9 +53,18 @@ class Check:
             return exact
         runs = []
         for seed in range(RUNS):
-            with bounded.moved_at_random(seed):
+            with bounded.moved_at_random(seed), kernels(bounded.backend, IN_BLOCKS if seed % 2 else {}):
                 runs.append(self.compute(bounded.backend, inputs))
         return {name: _scattered(y, [run[name].value for run in runs]) for name, y in exact.items()}
+
+
+def _in_blocks(q, k, v, mask, scale, softcap=None):
+    return blockwise_attention(q, k, v, mask, scale, BLOCK, softcap)
+
+
+# Where a gradient of attention vanishes, only rounding remains of it, and the two ways leave different rounding. Kernels go that
+# of blocks, in which sums over K cancel.
+IN_BLOCKS = {"attention": _in_blocks, "attention_backward": blockwise_attention_backward}
 
 
 def _scattered(exact: bounded.Bounded, moved: list[np.ndarray]) -> bounded.Bounded:
