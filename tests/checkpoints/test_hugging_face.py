@@ -15,7 +15,7 @@ import refllm
 from refllm import checkpoints
 from refllm.array_api import load
 from refllm.checkpoints import tensor_file
-from refllm.checkpoints.names import by_our_names, by_their_names
+from refllm.checkpoints.names import by_our_names, by_present_names, by_their_names
 from refllm.checkpoints.tensor_file import Tensor, of_array
 from refllm.models import gpt2, llama
 from refllm.models.model import Model
@@ -118,6 +118,15 @@ def test_names_without_their_prefix_and_buffers_of_old_files_are_understood(name
         tensors["lm_head.weight"] = tensors["embed_tokens.weight"]
     tensor_file.write(tmp_path / "model.safetensors", tensors)
     assert_same(checkpoints.load(tmp_path), model)
+
+
+def test_a_tensor_under_its_old_and_its_present_name_is_refused_with_a_sentence():
+    bert = ModuleType("bert")
+    bert.OLD_NAMES = ((r"\.gamma$", ".weight"),)
+    one = of_array(np.ones(2, np.float32))
+    assert by_present_names({"norm.gamma": one, "gamma.bias": one}, bert) == {"norm.weight": one, "gamma.bias": one}
+    with pytest.raises(ValueError, match=r"the checkpoint holds both norm.gamma and norm.weight, which are names of one tensor."):
+        by_present_names({"norm.gamma": one, "norm.weight": one}, bert)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "tied llama"])
