@@ -13,9 +13,10 @@ from refllm.backends.kernels import numpy_parallel, numpy_training
 from refllm.conformance.gradients import complex_step
 from refllm.decoding import new_cache
 from refllm.layers.cross_entropy import cross_entropy, cross_entropy_backward
+from refllm.layers.dropout import Dropout
 from refllm.layers.mixture_of_experts import load_balancing_loss
 from refllm.layers.rope import LinearScaling
-from refllm.models import llama, mixtral
+from refllm.models import llama, mixtral, regularise
 from refllm.models.model import Model
 from refllm.models.parameters import count
 from refllm.training.config import TrainingConfig
@@ -222,6 +223,19 @@ def test_only_a_balanced_model_has_an_auxiliary_loss_and_none_while_decoding(ran
     assert mixtral.forward(params, tokens, BALANCED).auxiliary.shape == ()
     cache = new_cache(Model(mixtral, BALANCED, params), 1, 3)
     assert mixtral.forward(params, tokens, BALANCED, cache).auxiliary is None
+
+
+def test_dropout_falls_on_the_embedding_and_on_what_attention_and_experts_answer(random_parameters, monkeypatch):
+    drawn, uniforms = [], regularise.uniforms
+
+    def noted(how, name, *further):
+        drawn.append(name)
+        return uniforms(how, name, *further)
+
+    monkeypatch.setattr(regularise, "uniforms", noted)
+    params = random_parameters(mixtral.parameter_shapes(SMALL), 0)
+    mixtral.forward(params, np.zeros((1, 3), dtype=int), SMALL, dropout=Dropout(0.5, seed=1, step=2))
+    assert drawn == ["embedding", *(f"layers.{i}.{part}" for i in (0, 1) for part in ("attention", "experts"))]
 
 
 @pytest.mark.parametrize("name", ["numpy", "mlx"])
