@@ -3,6 +3,7 @@
     loss = Σᵢ nᵢ·lossᵢ / Σᵢ nᵢ          grads = Σᵢ nᵢ·gradsᵢ / Σᵢ nᵢ
 
 where micro-batch i has nᵢ targets that count: so k micro-batches give the gradients of the one batch they make up.
+An architecture's auxiliary loss is part of lossᵢ, measured on micro-batch i alone.
 Nothing is read back from the device; the metrics are arrays, which the caller reads when it likes.
 """
 
