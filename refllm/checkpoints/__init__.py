@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from refllm.array_api import Backend
-from refllm.checkpoints import adapter, gguf_model, hugging_face, llama2c
+from refllm.checkpoints import adapter, gguf_model, hugging_face, json_file, llama2c
 from refllm.checkpoints.hugging_face import CONFIG
 from refllm.checkpoints.shards import LARGEST
 from refllm.models.model import Model
@@ -40,7 +40,8 @@ def load(path: str | Path, backend: str | Backend | None = None, dtype: str | No
         return gguf_model.read_model(path, backend, dtype)
     if head[:2] in (b"PK", b"\x80\x02"):
         raise ValueError(f"{path} is a file of torch.save, which is not read: it is a pickle, which can run any program.")
-    if head[8:9] == b"{" or path.suffix == ".safetensors":
+    tensors = head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= json_file.LARGEST
+    if tensors or path.suffix == ".safetensors":
         raise ValueError(f"{path} holds tensors, but not what model they make up; name the folder, which has a {CONFIG} too.")
     return llama2c.read_model(path, backend, dtype)
 

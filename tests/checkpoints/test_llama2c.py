@@ -162,6 +162,12 @@ def test_pairs_become_halves_head_by_head():
     assert halves_from_pairs(rows, 2)[:, 0].tolist() == [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]
 
 
+def test_a_model_of_123_layers_is_not_taken_for_a_file_that_has_a_brace_there(folder):
+    config = replace(SMALL, n_layers=ord("{"), tied=True)
+    write_version_0(folder / "x.bin", config, weights_of(config, np.random.default_rng(0)))
+    assert checkpoints.load(folder / "x.bin").config == config
+
+
 def test_halves_become_the_pairs_they_came_from():
     rows = np.arange(24).reshape(12, 2)
     assert pairs_from_halves(rows[[0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]], 2).tolist() == rows.tolist()
