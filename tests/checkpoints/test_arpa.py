@@ -1,6 +1,7 @@
 """ARPA files: read, written, damaged, and as KenLM and the package arpa read them."""
 
 import gzip
+import random
 import re
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.checkpoints import arpa
-from refllm.models import back_off, keyboard, stupid_backoff
+from refllm.models import back_off, keyboard, pruning, stupid_backoff
 
 EPS = np.finfo(np.float64).eps
 
@@ -95,6 +96,97 @@ def test_the_package_arpa_gives_our_files_our_probabilities(tmp_path):
     for line in ("the quick dog", "a brown fox jumps", "the lazy fox"):
         expected = ours.log_probability(line) / back_off.LN10
         assert abs(theirs.log_s(line) - expected) <= 64 * EPS * abs(expected)
+
+
+# What lmplz of KenLM (commit 4cb443e, with --discount_fallback) makes of five lines with -o 2, whose bigrams have its fallback
+LMPLZ_LINES = "the quick brown fox\nthe lazy dog\na quick dog\nthe fox\njumps over the dog"
+LMPLZ = """
+\\data\\
+ngram 1=12
+ngram 2=16
+
+\\1-grams:
+-1.1747646	<unk>	0
+0	<s>	-0.30103
+-1.071095	</s>	0
+-1.071095	the	-0.30103
+-1.071095	quick	-0.30103
+-0.977439	brown	-0.30103
+-1.071095	fox	-0.30103
+-0.977439	lazy	-0.30103
+-1.1747646	dog	-0.30103
+-0.977439	a	-0.30103
+-0.977439	jumps	-0.30103
+-0.977439	over	-0.30103
+
+\\2-grams:
+-0.26564053	fox </s>
+-0.26564053	dog </s>
+-0.46540314	<s> the
+-0.26564053	over the
+-0.77611554	the quick
+-0.26564053	a quick
+-0.5190363	quick brown
+-0.77611554	the fox
+-0.26564053	brown fox
+-0.7503955	the lazy
+-0.800148	the dog
+-0.547546	quick dog
+-0.27291822	lazy dog
+-0.8162574	<s> a
+-0.8162574	<s> jumps
+-0.2575372	jumps over
+
+\\end\\
+"""
+# and some n-grams of what it makes of the 400 lines of `many_lines` with -o 3, whose discounts are estimated for orders 2 and 3
+LMPLZ_SOME = """
+-0.9820217	w3 w8 w4
+-1.286051	<s> w3 w5
+-0.83110857	w25 w4	-0.13521163
+-1.0577245	w29 w3	-0.13521163
+-1.4767147	w4 w2 w5
+-0.3458786	w14 w1	-0.26384965
+-1.1367662	w18 w1 w6
+-1.890607	w5 w1 w14
+-0.4295273	w27 w1 w1
+-1.2229472	w9 w3	-0.13521163
+-0.53029567	w5 w19 w1
+-0.5988688	w1 w4 w1
+-1.3579228	w1 w6	-0.27465877
+-0.52674806	w21 w6 w6
+"""
+SINGLE = 8 * np.finfo(np.float32).eps  # lmplz computes in float32
+
+
+def many_lines():
+    rng = random.Random(0)
+    return [[f"w{int(rng.paretovariate(0.8)) % 30}" for _ in range(rng.randint(1, 9))] for _ in range(400)]
+
+
+def test_lines_are_counted_and_smoothed_as_lmplz_does(tmp_path):
+    words, table = model([line.split() for line in LMPLZ_LINES.splitlines()], 2)
+    (tmp_path / "theirs.arpa").write_text(LMPLZ, encoding="utf-8")
+    their_words, theirs = arpa.read(tmp_path / "theirs.arpa")
+    ids = np.array([words.index(word) for word in their_words])
+    assert table.sizes == theirs.sizes
+    for n in (1, 2):
+        number = back_off.number_of(table, ids[pruning.rows(theirs, n)])
+        assert np.all(number >= 0)
+        said = theirs.scores[n - 1] > -np.inf
+        assert np.all(np.abs(table.scores[n - 1][number][said] - theirs.scores[n - 1][said]) <= SINGLE)
+    number = back_off.number_of(table, ids[pruning.rows(theirs, 1)])
+    assert np.all(np.abs(table.weights[0][number] - theirs.weights[0]) <= SINGLE)
+
+
+def test_estimated_discounts_are_those_of_lmplz():
+    words, table = model(many_lines())
+    for fields in (line.split("\t") for line in LMPLZ_SOME.strip().splitlines()):
+        gram = np.array([[words.index(word) for word in fields[1].split()]])
+        number = int(back_off.number_of(table, gram)[0])
+        assert abs(table.scores[gram.size - 1][number] - float(fields[0])) <= SINGLE * 2
+        if len(fields) == 3:
+            assert abs(table.weights[gram.size - 1][number] - float(fields[2])) <= SINGLE * 2
 
 
 @pytest.mark.parametrize(
