@@ -158,15 +158,9 @@ class _Cursor:
             return self.number(_format(kind))
         kind, n = self.number("<I"), self.number("<Q")
         if kind == STRING:
-            return self.strings(self.at_most(n, 8))
+            return self.strings(n)
         dtype = np.dtype(_format(kind))
-        return np.frombuffer(self.take(self.at_most(n, dtype.itemsize) * dtype.itemsize), dtype)
-
-    def at_most(self, n: int, size: int) -> int:
-        """The number n of things that are to follow, if there can be so many of at least `size` bytes each."""
-        if n > (self.end - self.place) // size:
-            raise _EndError
-        return n
+        return np.frombuffer(self.take(n * dtype.itemsize), dtype)
 
 
 def _format(kind: int) -> str:
@@ -185,13 +179,13 @@ def _read(data: np.ndarray) -> GGUF:
         )
     n_tensors, n_fields = cursor.number("<Q"), cursor.number("<Q")
     metadata: dict[str, Any] = {}
-    for _ in range(cursor.at_most(n_fields, 13)):
+    for _ in range(n_fields):  # a number that lies is found out where the file ends
         key = cursor.string()
         if key in metadata:
             raise ValueError(f"its metadata gives {key!r} twice")
         metadata[key] = cursor.value()
     described: dict[str, tuple[int, tuple[int, ...], int]] = {}
-    for _ in range(cursor.at_most(n_tensors, 24)):
+    for _ in range(n_tensors):
         name = cursor.string()
         if name in described:
             raise ValueError(f"it holds {name!r} twice")
