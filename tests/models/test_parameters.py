@@ -10,6 +10,17 @@ from refllm.models.parameters import count, initial_values, under, within
 
 CONFIGS = {
     "bert": architecture("bert").Config(vocab_size=300, d_model=64, n_layers=2, n_heads=2, max_positions=50, d_ff=256),
+    "gemma": architecture("gemma").Config(
+        vocab_size=300,
+        d_model=64,
+        n_layers=2,
+        n_heads=4,
+        n_kv_heads=2,
+        d_head=16,
+        d_ff=170,
+        query_pre_attn_scalar=16,
+        max_positions=50,
+    ),
     "gpt2": architecture("gpt2").Config(vocab_size=300, d_model=64, n_layers=2, n_heads=2, max_positions=50, d_ff=256),
     "llama": architecture("llama").Config(
         vocab_size=300, d_model=64, n_layers=2, n_heads=4, n_kv_heads=2, d_head=16, d_ff=170, max_positions=50
@@ -45,7 +56,7 @@ def test_first_values_are_normal_of_deviation_two_hundredths_gains_one_and_biase
     for n, v in values.items():
         assert v.dtype == np.float32
         if v.ndim == 1:
-            assert np.all(v == (0 if n.endswith("bias") else 1)), n
+            assert np.all(v == (0 if n.endswith("bias") or name == "gemma" else 1)), n  # Gemma's gains are deviations from one
         else:
             residual = n.endswith(("attention.o", "ffn.down", "experts.down")) and name != "bert"  # which normalises every sum
             deviation = 0.02 / np.sqrt(2 * 2) if residual else 0.02
