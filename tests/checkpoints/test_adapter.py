@@ -160,7 +160,7 @@ ORACLES = {
     "gemma": ("AutoModelForCausalLM", ALL),
     "gpt2": ("AutoModelForCausalLM", ALL),
     "llama": ("AutoModelForCausalLM", ALL),
-    "mixtral": ("AutoModelForCausalLM", LoraConfig(3, ("q", "k", "v", "o"), 2.0)),  # transformers 5 has experts in one tensor
+    "mixtral": ("AutoModelForCausalLM", LoraConfig(3, ("q", "k", "v", "o"), 2.0)),  # experts: see below
 }
 
 
@@ -197,6 +197,20 @@ def test_peft_computes_the_same_logits_and_gradients_from_what_is_written(name, 
         ours, part = parameter.rsplit(".", 1)
         theirs_grad = expected[f"base_model.model.{modules[ours][0]}.lora_{part[-1].upper()}.weight"]
         assert np.all(np.abs(grad - theirs_grad) <= 1e-11 * largest)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # of PEFT, to transformers
+@pytest.mark.oracle
+def test_peft_computes_the_same_logits_from_adapters_of_experts(tmp_path, peft, transformers):
+    """transformers 5 has all experts in one tensor; PEFT makes its adapters of those of single experts, as they are written."""
+    import torch
+
+    model, adapted, params = made("mixtral", tmp_path / "mixtral")
+    theirs = read_by(transformers, tmp_path / "mixtral" / "base", "AutoModelForCausalLM")
+    theirs = peft.PeftModel.from_pretrained(theirs, tmp_path / "mixtral" / "adapter")
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(TOKENS)).logits.numpy()
+    assert_close(adapted.forward(params, TOKENS, model.config).logits, expected)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # of PEFT, to transformers
