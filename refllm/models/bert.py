@@ -185,7 +185,7 @@ def encode(
 ):
     """Features of every token, each seen with all the others: (B, T, D), and what the backward pass needs.
 
-    The arguments are those of `forward`, which makes logits of the features; it raises what `forward` raises.
+    The arguments are those of `forward`, which makes logits of the features, and so are the errors, but those of cache and head.
     """
     where, mask, _ = place(tokens, None, valid, None, config.max_positions)
     where = namespace(tokens).arange(tokens.shape[1], dtype=where.dtype)  # padding has a position here, as the others have
@@ -196,7 +196,7 @@ def encode(
     kinds = namespace(tokens).zeros_like(where) if token_types is None else token_types
     x, embedded = embedding(tokens, params["embedding"])
     position, placed = embedding(where, params["position_embedding"])  # (T, D)
-    kind, sorted_ = embedding(kinds, params["type_embedding"])  # (B, T, D), or (T, D) where all are of kind 0
+    kind, typed = embedding(kinds, params["type_embedding"])  # (B, T, D), or (T, D) where all are of kind 0
     x, normed = layer_norm(x + position + kind, params["embedding_norm.gain"], params["embedding_norm.bias"], config.norm_eps)
     x, dropped = drop(x, dropout, "embedding")
     blocks = []
@@ -204,12 +204,12 @@ def encode(
         given = (x, within(params, f"layers.{i}.", block_shapes(config)), config, mask, i, dropout)
         x, saved = block(*given)
         blocks.append(given if checkpointing else saved)
-    return x, (tokens, config, embedded, placed, kinds, sorted_, normed, dropped, blocks, checkpointing)
+    return x, (tokens, config, embedded, placed, kinds, typed, normed, dropped, blocks, checkpointing)
 
 
 def encode_backward(dx, saved) -> dict[str, Any]:
     """The gradient of every parameter below the heads, by its name, given that of the features: (B, T, D)."""
-    tokens, config, embedded, placed, kinds, sorted_, normed, dropped, blocks, checkpointing = saved
+    tokens, config, embedded, placed, kinds, typed, normed, dropped, blocks, checkpointing = saved
     xp = namespace(dx)
     grads: dict[str, Any] = {}
     for i in reversed(range(len(blocks))):
@@ -219,7 +219,7 @@ def encode_backward(dx, saved) -> dict[str, Any]:
     dx = drop_backward(dx, dropped)
     dx, grads["embedding_norm.gain"], grads["embedding_norm.bias"] = layer_norm_backward(dx, normed)
     dposition = xp.sum(dx, axis=0)  # rows share their positions
-    grads["type_embedding"] = embedding_backward(dposition if kinds.ndim == 1 else dx, sorted_)
+    grads["type_embedding"] = embedding_backward(dposition if kinds.ndim == 1 else dx, typed)
     grads["position_embedding"] = embedding_backward(dposition, placed)
     if config.padding is not None:
         dx = xp.where((tokens != config.padding)[..., None], dx, 0.0)
