@@ -29,7 +29,9 @@ def convert(
         str, typer.Option("--max-shard-size", help="Cut a folder's tensors into files of this size.")
     ] = "50GB",
 ) -> None:
-    """Write a checkpoint in another format: a folder that transformers loads, or a .bin for llama2.c (float32).
+    """Write a checkpoint in another format or dtype.
+
+    The format is a folder that transformers loads, or a .bin for llama2.c (float32).
 
     What is quantised becomes float32, or the dtype asked for. An old checkpoint of that name stays whole until the new one is.
     """

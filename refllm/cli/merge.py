@@ -12,7 +12,10 @@ def merge(
     base: Annotated[Path | None, typer.Option("--base", help="The model that it adapts, where it lies elsewhere now.")] = None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="Of the weights: float32, bfloat16, float16 or float64.")] = None,
 ) -> None:
-    """Write a Hugging Face folder of the adapted model, which needs the adapter no more."""
+    """Make a whole model of an adapter and the model that it adapts.
+
+    It is written as a Hugging Face folder, which needs the adapter no more.
+    """
     from rich.console import Console
     from rich.markup import escape
 

@@ -395,5 +395,5 @@ def test_a_cache_too_small_is_refused_with_a_sentence(name, random_parameters):
 
 
 def test_an_unknown_architecture_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="'gpt5' is not an architecture; choose one of bert, gpt2"):
+    with pytest.raises(ValueError, match="'gpt5' is not an architecture; choose one of bert, gemma, gpt2, llama, mixtral"):
         architecture("gpt5")
