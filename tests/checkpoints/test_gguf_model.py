@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import refllm
-from refllm.checkpoints import gguf_model
+from refllm.checkpoints import gguf_file, gguf_model
 from refllm.checkpoints.llama2c import pairs_from_halves
 from refllm.layers.rope import LinearScaling, Llama3Scaling, YarnScaling, rope_frequencies
 from refllm.models import gemma, gpt2, llama, mixtral
@@ -241,6 +241,16 @@ def test_scalings_of_rotary_positions_are_read(folder, scaling, fields, tensors)
     model = Model(llama, replace(LLAMA, rope_theta=5e5), make("llama")[0].params)
     write(folder / "x.gguf", tensors_of(model, "llama") | tensors, "llama", fields_of(model.config, "llama") | fields)
     assert refllm.load(folder / "x.gguf").config == replace(LLAMA, rope_theta=5e5, rope_scaling=scaling)
+
+
+@pytest.mark.parametrize(("architecture", "largest"), [("gemma2", 46), ("gemma3", 62)])
+def test_the_largest_gemma_scales_scores_by_the_width_of_the_model(architecture, largest):
+    fields = fields_of(GEMMA_2 if architecture == "gemma2" else GEMMA_3, architecture) | {"embedding_length": 36}
+    metadata = {f"{architecture}.{name}": value for name, value in fields.items()} | {"general.architecture": architecture}
+    table = gguf_file.Stored(0, (262, 36), np.zeros(0, np.uint8))
+    for n_layers, scalar in ((largest, 9), (26, 8)):
+        file = gguf_file.GGUF(metadata | {f"{architecture}.block_count": n_layers}, {"token_embd.weight": table})
+        assert gguf_model.Fields(file, "x.gguf").hugging_face()["query_pre_attn_scalar"] == scalar
 
 
 def test_experts_in_tensors_of_their_own_are_read(folder):

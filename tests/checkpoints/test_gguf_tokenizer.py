@@ -103,13 +103,14 @@ BYTES = [to_characters(bytes([byte])) for byte in range(256)]
 )
 def test_the_name_of_the_pattern_decides_how_text_is_cut(tmp_path, pre, text, words):
     joined = [word for word in ("ab", "12", "123", "45", "12345", "b1") if word]
-    tokens = [*BYTES, *joined, "1234", "<|im_end|>", "<tool>"]
+    tokens = [*BYTES, *joined, "ba", "<|im_end|>", "<tool>"]
     merges = ["a b", "1 2", "12 3", "4 5", "123 45", "b 1"]
     given_fields = metadata(model="gpt2", pre=pre, tokens=tokens, merges=merges, eos_token_id=263)
     tokenizer = read_tokenizer(given_fields | metadata(token_type=[1] * 263 + [3, 4]), tmp_path)
     assert tokenizer.tokens(tokenizer.encode(text)) == words
     assert tokenizer.encode("<tool>") == [264]
     assert tokenizer.encode("<|im_end|>", allowed_special="all") == [263]
+    assert tokenizer.tokens(tokenizer.encode("ba")) == ([b"ba"] if pre == "llama-bpe" else [b"b", b"a"])  # no merge makes it
     composed = tokenizer.encode("e\u0301") == tokenizer.encode("\u00e9")
     assert composed == (pre == "qwen2")  # whose makers compose accents first
 
