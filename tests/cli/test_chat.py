@@ -77,6 +77,17 @@ def test_settings_change_the_answer(piped, folder, tmp_path):
     assert len(drawn) > 1
 
 
+def test_an_answer_ends_where_the_template_ends_it_or_the_checkpoint_does(folder, tmp_path):
+    from refllm.cli.chat import open_conversation
+    from refllm.decoding import Sampler
+
+    for path in folder.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [5, 7]}')
+    talk = open_conversation(tmp_path, None, Sampler(0.0), 0, None, None, None)
+    assert talk.ends == {5, 7, talk.model.tokenizer.id_of("<|im_end|>")}
+
+
 def test_named_templates_are_chosen_by_name(piped, folder, tmp_path):
     (tmp_path / "additional_chat_templates").mkdir()
     for path in folder.iterdir():

@@ -110,6 +110,7 @@ def test_an_interrupted_call_leaves_no_wrong_keys_behind(n):
             list(talk.answer(message))
         except KeyboardInterrupt:
             break
+    assert n > 1 or talk.messages == [], "nothing was heard"
     fresh = conversation()
     fresh.messages = list(talk.messages)
     assert tokens_of(talk.answer("there")) == tokens_of(fresh.answer("there"))
@@ -150,6 +151,13 @@ def test_an_answer_ends_at_the_token_that_ends_a_turn_and_does_not_tell_it():
     assert talk.messages[-1] == {"role": "assistant", "content": "Hello süß"}
 
 
+def test_an_ordinary_token_may_end_answers_and_is_not_told_then_either():
+    one, other = BPE.encode("a"), BPE.encode("b")
+    model = replace(made(), architecture=Reciting([*one, *other, *one]))
+    talk = Conversation(model, ENCODER, Sampler(0.0), 0, set(other))
+    assert "".join(piece.text for piece in talk.answer("x")) == "a"
+
+
 def test_an_answer_has_no_more_tokens_than_asked_for_or_than_the_context_holds():
     word = BPE.encode("a")
     talk = conversation(replace(made(), architecture=Reciting(word * 9)), max_tokens=3)
@@ -157,6 +165,8 @@ def test_an_answer_has_no_more_tokens_than_asked_for_or_than_the_context_holds()
     n = len(ENCODER.encode([{"role": "user", "content": "x"}], True))
     short = replace(made(), config=replace(CONFIG, max_positions=n + 2), architecture=Reciting(word * 9))
     assert len(tokens_of(conversation(short, max_tokens=None).answer("x"))) == 2
+    short = replace(short, architecture=Reciting(word * 9))
+    assert len(tokens_of(conversation(short, max_tokens=5).answer("x"))) == 2
 
 
 def test_an_unfinished_character_is_told_at_the_end():
