@@ -133,10 +133,8 @@ def forward(
     Raises ValueError for tokens that are not (B, T) or do not fit max_positions or the cache.
     """
     positions, mask, cache = place(tokens, cache, valid, config.window, config.max_positions)
-    views = {
-        True: (local_angles(positions, config, params["embedding"].dtype), mask),  # by whether a layer is local
-        False: (global_angles(positions, config, params["embedding"].dtype), mask._replace(window=None)),
-    }
+    local, whole = rotary_angles(positions, config, params["embedding"].dtype)
+    views = {True: (local, mask), False: (whole, mask._replace(window=None))}  # by whether a layer is local
     x, embedded = scaled_embedding(tokens, params["embedding"])
     x, dropped = drop(x, dropout, "embedding")
     decoding, blocks = cache is not None, []
@@ -282,16 +280,12 @@ def self_attention_backward(dout, saved):
     return dxq + dxk + dxv, grads | dq_norm | dk_norm
 
 
-def global_angles(positions, config: Config, dtype):
-    """cos and sin of the rotary angles in global layers: (T, K/2), or (B, 1, T, K/2) for positions (B, T)."""
-    return angles_at(positions, config.d_head, config.rope_theta, config.rope_scaling, dtype)
-
-
-def local_angles(positions, config: Config, dtype):
-    """The same in local layers."""
+def rotary_angles(positions, config: Config, dtype):
+    """The angles (see `angles_at`) of local layers and of global ones."""
+    whole = angles_at(positions, config.d_head, config.rope_theta, config.rope_scaling, dtype)
     if config.local_rope_theta is None:
-        return global_angles(positions, config, dtype)
-    return angles_at(positions, config.d_head, config.local_rope_theta, None, dtype)
+        return whole, whole
+    return angles_at(positions, config.d_head, config.local_rope_theta, None, dtype), whole
 
 
 def angles_at(positions, d_head: int, theta: float, scaling: RopeScaling | None, dtype):
