@@ -6,8 +6,11 @@
     n.weights  (n-grams,) the same for the back-off weights, for all orders but the highest
     n.scores.values, n.weights.values   (at most 256,) float32, log10
 
-beside `vocabulary` (UTF-8, a word a line) and `settings` (JSON). The values are the means of 256 equally full bins of the sorted
-numbers, as KenLM quantises. They make the probabilities after a history sum to one only nearly.
+beside `vocabulary` (UTF-8, a word a line) and `settings` (JSON).
+
+The values are the means of what falls into 256 bins of equal width, so that no number moves by more than a 256th of their range.
+(Bins of equally many numbers, as KenLM has them, move the rare ones most: the weights of the most frequent histories.)
+The probabilities after a history then sum to one only nearly.
 """
 
 import json
@@ -75,13 +78,13 @@ def quantise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if different.size <= LEVELS:
         return np.searchsorted(different, x).astype(np.uint8), different
     is_zero = x <= ZERO
-    rest = np.sort(x[~is_zero])
-    n_bins = LEVELS - bool(is_zero.any())
-    bounds = np.arange(n_bins + 1) * rest.size // n_bins
-    means = np.unique((np.add.reduceat(rest.astype(np.float64), bounds[:-1]) / np.diff(bounds)).astype(np.float32))
-    above = np.clip(np.searchsorted(means, x), 1, means.size - 1)
-    nearest = np.where(x - means[above - 1] <= means[above] - x, means[above - 1], means[above])
-    values, places = np.unique(np.where(is_zero, x, nearest), return_inverse=True)
+    rest, n_bins = x[~is_zero].astype(np.float64), LEVELS - bool(is_zero.any())
+    low, high = rest.min(), rest.max()
+    bins = np.minimum(((rest - low) / (high - low) * n_bins).astype(np.int64), n_bins - 1)
+    means = np.bincount(bins, rest, n_bins) / np.maximum(np.bincount(bins, minlength=n_bins), 1)
+    rounded = x.copy()
+    rounded[~is_zero] = means[bins]
+    values, places = np.unique(rounded, return_inverse=True)
     return places.astype(np.uint8), values
 
 

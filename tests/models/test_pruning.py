@@ -104,6 +104,15 @@ def test_without_counts_a_history_is_as_frequent_as_the_model_says(case):
     assert np.all(np.abs(ours - pruning.entropies(table, occurrences)[-1]) <= 256 * EPS)
 
 
+def test_a_larger_budget_can_predict_the_training_text_worse():
+    stream = [2, 1, 2, 3, 1, 1, 3, 3, 3, 1, 2, 3, 2, 3, 2, 2, 1, 3, 0, 2, 2, 3, 2, 1, 1]
+    counts = ngram.count(stream, 2, 4)
+    table = back_off.from_kneser_ney(ngram.smooth(counts))
+    occurrences = pruning.dense(counts.occurrences, counts.keys[0], 4)
+    small, large = (pruning.pruned(table, lambda sizes, n=n: sum(sizes) <= n, occurrences) for n in (11, 12))
+    assert back_off.log_probabilities(large, stream).sum() < back_off.log_probabilities(small, stream).sum() - 0.2
+
+
 def test_the_frequent_bigram_that_says_something_outlives_the_rare_one():
     stream = [0, 1] * 30 + [2, 3] + [0, 3, 2, 1]
     counts = ngram.count(stream, 2, 4)
