@@ -85,7 +85,7 @@ def test_the_text_is_that_of_transformers_or_both_refuse(name, apply):
         "{{ {'ü': '<&>', 'b': [1, none]} | tojson }}|{{ messages | tojson(indent=1, sort_keys=true, ensure_ascii=true) }}",
         "{{ messages[0] | tojson(separators=(',', ':')) }}",
         "{% set ns = namespace(a=1, self=2) %}{% set ns.a = ns.a + ns.self %}{{ ns.a }}{{ namespace({'x': 5}).x }}",
-        "{{ dict(a=1, **{'b': 2}) }}{{ dict.fromkeys('ab', 0) }}{{ missing }}{{ missing is defined }}",
+        "{{ dict(a=1, **{'b': 2}) }}{{ dict.fromkeys('ab', 0) }}{{ dict.items is defined }}{{ missing }}{{ missing is defined }}",
         "a\n  {% if true %}\nb\n  {% endif %}\nc {{- ' d' }}\n\n",
         "{% for x in range(9) %}{% if x == 2 %}{% continue %}{% elif x > 4 %}{% break %}{% endif %}{{ x }}{% endfor %}",
         "{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}\n{% endgeneration %}\n{{ x }}",
