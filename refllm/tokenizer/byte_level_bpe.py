@@ -133,8 +133,8 @@ class ByteLevelBPE:
         xp = load("numpy").xp
         data, starts = zip(*(word_bytes(text, self.pattern, xp) for text in texts), strict=True)
         ends = np.cumsum([len(of_text) for of_text in data])
-        starts = [of_text + (end - len(d)) for of_text, end, d in zip(starts, ends, data, strict=True)]
-        found = encode_words(np.concatenate(data), np.concatenate(starts).astype(np.int32), self._tables["numpy"])
+        moved_starts = [of_text + (end - len(d)) for of_text, end, d in zip(starts, ends, data, strict=True)]
+        found = encode_words(np.concatenate(data), np.concatenate(moved_starts).astype(np.int32), self._tables["numpy"])
         last = np.searchsorted(np.cumsum(self._lengths[found]), ends) + 1
         first = 0
         for end in last.tolist():

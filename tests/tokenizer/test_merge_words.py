@@ -95,7 +95,7 @@ def merged(way, words, table):
 def defined(words, merges):
     """Each word's ids by the specification."""
     ranked = [[list(pair), merge.id] for pair, merge in sorted(merges.items(), key=lambda item: item[1])]
-    return [definitions()["bpe"](word, ranked) for word in words]
+    return definitions()["merge_words"](words, ranked)
 
 
 @pytest.mark.parametrize("parallel", [True, False])
@@ -136,12 +136,12 @@ def test_numpys_kernel_merges_by_the_definition(fast, parallel, merges, words):
 
 @given(tables() | canonical_tables(), words)
 def test_the_halves_of_a_word_are_what_it_comes_to_before_its_last_merge(plain, merges, words):
-    assert halved(plain, words, merges) == [merged_to_two(word, merges) for word in words]
+    assert halved(plain, words, merges) == halved_as_defined(words, merges)
 
 
 @given(tables() | canonical_tables(), words)
 def test_numpys_kernel_finds_the_halves(fast, merges, words):
-    assert halved(fast, words, merges) == [merged_to_two(word, merges) for word in words]
+    assert halved(fast, words, merges) == halved_as_defined(words, merges)
 
 
 @pytest.mark.parametrize("in_force", [True, False])
@@ -166,15 +166,10 @@ def halved(way, words, merges):
         return xp.to_numpy(halves(xp.from_numpy(symbols), xp.from_numpy(starts), merge_table(merges, xp))).tolist()
 
 
-def merged_to_two(word, merges):
-    """A word's lowest pair is merged, leftmost first, while more than two symbols are left."""
-    while len(word) > 2:
-        ranked = [(merges[pair], i) for i, pair in enumerate(zip(word, word[1:], strict=False)) if pair in merges]
-        if not ranked:
-            break
-        merge, i = min(ranked)
-        word = [*word[:i], merge.id, *word[i + 2 :]]
-    return word if len(word) == 2 else [-1, -1]
+def halved_as_defined(words, merges):
+    """Each word's halves by the specification."""
+    ranked = [[list(pair), merge.id] for pair, merge in sorted(merges.items(), key=lambda item: item[1])]
+    return definitions()["halves"](words, ranked)
 
 
 # What is not canonical: a token made in two ways, a rank given twice, a token that ranks below or beside its part.
