@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from refllm import checkpoints
-from refllm.array_api import is_installed, load
+from refllm.array_api import is_installed, kernels, load
 from refllm.decoding.generate import generate
 from refllm.decoding.sampling import Sampler
 from refllm.layers.rope import LinearScaling, YarnScaling
@@ -220,6 +220,19 @@ def test_a_gain_of_zero_is_a_factor_of_one():
     y, _ = gemma.norm(x, np.zeros(5), replace(GEMMA2, norm_eps=1e-300))
     np.testing.assert_allclose(np.mean(y * y, axis=-1), 1, rtol=1e-14)
     assert not gemma.initialise(GEMMA2, 0)["layers.0.ffn_post_norm"].any()
+
+
+def test_a_norm_of_halves_is_the_norm_of_floats_rounded_once(backend):
+    xp, rng = backend.xp, np.random.default_rng(0)
+    for dtype in sorted({"float16", "bfloat16"} & xp.dtypes()):
+        half, wide = getattr(xp, dtype), xp.float32
+        x, gain = (xp.from_numpy(rng.standard_normal(shape).astype(np.float32) / 8, half) for shape in ((40, 6), (6,)))
+        with kernels(backend, {}):
+            y, saved = gemma.norm(x, gain, GEMMA2)
+            expected, _ = gemma.norm(xp.astype(x, wide), xp.astype(gain, wide), GEMMA2)
+            dx, dgain = gemma.norm_backward(xp.ones_like(y), saved)
+        assert y.dtype == dx.dtype == dgain.dtype == half
+        np.testing.assert_array_equal(*(xp.to_numpy(xp.astype(xp.astype(a, half), wide)) for a in (y, expected)))
 
 
 # Published configurations, in the spelling of transformers 4
