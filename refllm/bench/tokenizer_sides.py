@@ -163,6 +163,7 @@ class TokenizerSide:
 
     def ready(self) -> Codec:
         """The file opened anew, and the tables made that are made when first wanted; no word of the texts is remembered."""
+        gc.collect()  # the one opened before
         codec = opened(self.library, self.files)
         codec.encode(" \n" * 100_000)
         return codec
