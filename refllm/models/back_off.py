@@ -144,8 +144,6 @@ def log10_distribution(table: Table, context: Tokens = ()) -> np.ndarray:
         keys = table.keys[n - 1]
         start, end = np.searchsorted(keys, [history * table.vocab_size, (history + 1) * table.vocab_size])
         scores[keys[start:end] - history * table.vocab_size] = table.scores[n - 1][start:end]
-    if table.begin is not None:
-        scores[table.begin] = -np.inf
     return scores
 
 

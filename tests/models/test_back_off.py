@@ -43,7 +43,6 @@ def test_a_stream_a_context_and_rows_are_scored_alike(case):
     table = back_off.from_kneser_ney(model)
     whole = back_off.log_probabilities(table, held_out)
     one_by_one = [back_off.log10_distribution(table, held_out[:i])[token] for i, token in enumerate(held_out)]
-    one_by_one = [-np.inf if token == table.begin else x for token, x in zip(held_out, one_by_one, strict=True)]
     expected = np.array(one_by_one) * back_off.LN10
     assert np.array_equal(np.isinf(whole), np.isinf(expected))
     finite = np.isfinite(whole)
@@ -84,9 +83,9 @@ def test_stupid_backoff_equals_its_definition(case, alpha):
     score = definitions()["stupid_score"]
     expected = np.array([0 if w == begin else score(sentences, context, w, begin, alpha) for w in range(vocab_size)])
     assert np.all(np.abs(got - expected) <= 64 * EPS)
-    scored = [token for token in stream if token != begin]
-    whole = np.exp(back_off.log_probabilities(table, stream))
-    assert np.all((whole > 0) == (np.array(stream) != begin)) or not scored
+    held_out = [*case[4], *stream[:5]]
+    one_by_one = [back_off.log10_distribution(table, held_out[:i])[token] for i, token in enumerate(held_out)]
+    np.testing.assert_allclose(np.exp(back_off.log_probabilities(table, held_out)), 10 ** np.array(one_by_one), rtol=1e-12)
 
 
 def sentences_of(stream, begin):
@@ -102,6 +101,14 @@ def test_scores_of_stupid_backoff_are_brants_ratios():
     after_0, after_3 = (10 ** back_off.log10_distribution(table, [id]) for id in (0, 3))
     np.testing.assert_allclose(after_0, [0.4 * 2 / 5, 2 / 2, 0.4 * 1 / 5, 0], atol=4 * EPS)
     np.testing.assert_allclose(after_3, [0.4 * 2 / 5, 0.4 * 2 / 5, 0.4 * 1 / 5, 0], atol=4 * EPS)
+
+
+def test_a_history_never_seen_costs_a_step_of_stupid_backoff():
+    table = stupid_backoff.train([0, 1, 2, 0, 1], 3, 3)
+    after_1, after_2_1 = (10 ** back_off.log10_distribution(table, context) for context in ([1], [2, 1]))
+    np.testing.assert_allclose(after_2_1, 0.4 * after_1, rtol=8 * EPS)
+    for context in ([], [2], [0, 2, 1]):
+        assert np.isneginf(back_off.log10_distribution(stupid_backoff.train([0, 1, 2], 3, 3, begin=0), context)[0])
 
 
 def test_perplexity_is_the_size_of_a_fair_die():

@@ -133,3 +133,9 @@ def test_the_frequent_bigram_that_says_something_outlives_the_rare_one():
 def test_a_budget_that_cannot_be_kept_is_named(call, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         call(back_off.from_kneser_ney(ngram.train([0, 1, 2, 0], 2, 3)))
+
+
+def test_a_history_that_every_word_follows_has_weight_one():
+    stream = [token for word in (1, 2) for _ in range(7) for token in (0, word)]  # after 0 there is 1 or 2, and nothing else
+    table = pruning.renormalised(back_off.from_kneser_ney(ngram.train(stream, 2, 3, begin=0)))
+    assert table.weights[0].tolist() == [0, 0, 0]
