@@ -83,10 +83,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def read_tokenizer(folder: Path) -> Tokenizer | None:
     """The tokenizer of a folder; None where it has none, or, with a warning, one that cannot be read."""
-    if not (folder / TOKENIZER).is_file():
-        return None
     try:
-        return Tokenizer.load(folder / TOKENIZER)
+        return Tokenizer.load(folder)
+    except FileNotFoundError:
+        return None
     except ValueError as error:
         warnings.warn(f"the model in {folder} is loaded without its tokenizer: {error}", stacklevel=4)
         return None

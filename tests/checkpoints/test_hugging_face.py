@@ -186,6 +186,13 @@ def test_a_tokenizer_travels_with_its_model(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["eos_token_id"] == tokenizer.eos
 
 
+def test_a_tokenizer_in_another_of_its_files_comes_with_the_model_too(tmp_path):
+    checkpoints.save(tmp_path, make("llama"))
+    assert checkpoints.load(tmp_path).tokenizer is None
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\ncat\n")
+    assert checkpoints.load(tmp_path).tokenizer.encode("The cat") == [5, 6]
+
+
 def test_a_tokenizer_that_cannot_be_read_leaves_the_model_and_a_warning(tmp_path):
     checkpoints.save(tmp_path, make("llama"))
     (tmp_path / "tokenizer.json").write_text('{"model": {"type": "Morse"}}')
