@@ -101,7 +101,7 @@ def _type(keyboard: Keyboard, context: list[int], word: str, k: int) -> tuple[in
         return 1, before
     prefixes = list(accumulate(word))
     pressed = next((n for n, p in enumerate(prefixes, 1) if _rank(scores, keyboard.beginning_with(p), id) < k), len(word))
-    return min(pressed + 1, alone), before
+    return pressed + 1, before
 
 
 def _rank(scores: np.ndarray, among: np.ndarray, id: int) -> int:

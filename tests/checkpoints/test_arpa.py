@@ -256,3 +256,30 @@ def test_words_that_a_line_cannot_hold_are_refused(tmp_path, word):
 def test_stupid_backoff_is_refused(tmp_path):
     with pytest.raises(ValueError, match="cannot hold stupid backoff"):
         arpa.write(tmp_path / "kb.arpa", ["a", "b"], stupid_backoff.train([0, 1], 2, 2))
+
+
+def test_ngrams_in_any_order_are_the_same_model(tmp_path):
+    words, table = model(FOXES, 3)
+    arpa.write(tmp_path / "a.arpa", words, table)
+    parts = (tmp_path / "a.arpa").read_text(encoding="utf-8").split("\n\n")
+    shuffled = [parts[0], parts[1], *("\n".join([p.split("\n")[0], *p.split("\n")[:0:-1]]) for p in parts[2:-1]), parts[-1]]
+    (tmp_path / "b.arpa").write_text("\n\n".join(shuffled), encoding="utf-8")
+    _, read = arpa.read(tmp_path / "b.arpa")
+    for ours, theirs in zip((*table.keys, *table.scores, *table.weights), (*read.keys, *read.scores, *read.weights), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_99_is_the_logarithm_of_0_and_a_file_without_unk_gets_one_of_it(small):
+    small.write_text(SMALL.replace("-0.9\t<unk>\n", "").replace("1=5", "1=4").replace("-0.7 b", "-99 b"), encoding="utf-8")
+    words, table = arpa.read(small)
+    assert words == ["<s>", "</s>", "a", "b", "<unk>"]
+    assert np.isneginf(table.scores[0]).tolist() == [True, False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"), [("-0.1_25", "a logarithm is needed"), (" " * (1 << 20), "a line has 1048576 bytes")]
+)
+def test_a_number_with_a_line_in_it_and_a_line_without_end_are_refused(small, damage, says):
+    small.write_text(SMALL.replace("-0.125", damage), encoding="utf-8")
+    with pytest.raises(ValueError, match=says):
+        arpa.read(small)

@@ -81,6 +81,12 @@ def test_a_budget_of_bytes_and_of_ngrams_is_kept(refllm, text, tmp_path):
     assert keyboard_file.load(tmp_path / "c").table.sizes[2] == 0
 
 
+def test_a_budget_holds_after_a_cut_off_too(refllm, text, tmp_path):
+    options = ["--cut-off", 2, "--cut-off", 3, "--budget", "60 ngrams", "--out", tmp_path / "kb"]
+    assert refllm("keyboard", "train", text, *options).status == 0
+    assert sum(keyboard_file.load(tmp_path / "kb").table.sizes) == 60
+
+
 def test_an_arpa_file_is_a_keyboard(refllm, lines, tmp_path):
     assert refllm("keyboard", "train", lines, "--out", tmp_path / "kb.arpa").status == 0
     assert refllm("keyboard", "suggest", tmp_path / "kb.arpa", "see you ", "-k", 2).out == "tomorrow\ttoday\n"

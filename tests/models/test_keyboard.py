@@ -62,6 +62,11 @@ def test_what_is_typed_is_words_and_the_beginning_of_one(keyboard, text, words, 
     assert ([keyboard.words[id] for id in ids], typed) == (words, prefix)
 
 
+def test_the_names_of_special_words_are_unknown_words():
+    keyboard = made(["a b"], split="spaces")
+    assert [keyboard.words[id] for id in keyboard.sentence("<s> a </s>")] == [BOS, UNK, "a", UNK, EOS]
+
+
 def test_words_by_spaces_keep_their_punctuation():
     keyboard = made(["see you, then.", "see you, then."], split="spaces")
     assert keyboard.suggest("see ", 1) == ["you,"]
