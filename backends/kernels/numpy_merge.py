@@ -74,8 +74,9 @@ class Ready:
             bounds and PairTable(bounds.keys[1:], np.searchsorted(ranks, bounds.ranks[1:]).astype(np.int32), self.none)
             for bounds in (table.left_bounds, table.right_bounds)
         ]
-        self.pairs = (table.keys, rank_of_each)
-        self.made_of = (table.keys, table.ids)
+        keys = table.keys.copy()  # the table's own would never be let go
+        self.pairs = (keys, rank_of_each)
+        self.made_of = (keys, table.ids)
         self.scalar = self.scalar_ids = None
 
     def made(self, ranks, left, right):

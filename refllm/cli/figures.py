@@ -12,9 +12,11 @@ def duration(seconds: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """A short time with three digits: 0.79 ms, 41.2 ms, 1.52 s."""
+    """A short time with three digits: 58.2 µs, 0.79 ms, 41.2 ms, 1.52 s."""
     if seconds >= 1:
         return f"{seconds:.2f} s"
+    if seconds < 1e-4:
+        return f"{seconds * 1e6:.1f} µs"
     ms = seconds * 1e3
     return f"{ms:.0f} ms" if ms >= 100 else f"{ms:.1f} ms" if ms >= 10 else f"{ms:.2f} ms"
 

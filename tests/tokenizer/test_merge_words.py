@@ -1,5 +1,6 @@
 """Merging many words at once equals merging each alone."""
 
+import gc
 import random
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -292,3 +293,16 @@ def test_texts_that_are_one_word_have_tiktokens_ids(packaged, topics, name):
     words = [[of_bytes[bytes([byte])] for byte in text.encode()] for text in texts]
     for text, ids in zip(texts, merged(Way(load("numpy"), load("numpy").kernels, {}), words, table), strict=True):
         assert ids == theirs.encode(text), text
+
+
+def test_numpys_kernel_lets_a_table_go_with_its_last_user():
+    numpy = load("numpy")
+    gc.collect()
+    before = len(numpy_merge.READY)
+    table = merge_table({(0, 1): Merge(0, 4), (4, 2): Merge(1, 5)}, numpy.xp)
+    symbols, starts = np.array([0, 1, 2] * 300, np.int32), np.array([0], np.int32)
+    merge_words(symbols, starts, table)
+    assert len(numpy_merge.READY) == before + 1
+    del table
+    gc.collect()
+    assert len(numpy_merge.READY) == before
