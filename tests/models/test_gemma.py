@@ -85,60 +85,22 @@ def configs(draw):
 
 @pytest.mark.oracle
 @pytest.mark.parametrize("kind", KINDS)
-def test_logits_and_gradients_are_those_of_transformers(kind, random_parameters, transformers_in_float64, tmp_path):
-    theirs = compare_with_transformers(KINDS[kind], random_parameters, transformers_in_float64, tmp_path)
+def test_logits_and_gradients_are_those_of_transformers(kind, agrees_with_transformers, tmp_path):
+    theirs = agrees_with_transformers(gemma, KINDS[kind], tmp_path)
     assert type(theirs).__name__ == f"{kind.partition(',')[0]}ForCausalLM"
 
 
 @pytest.mark.oracle
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # the dtype of torch stays switched for all examples
 @given(config=configs())
-def test_any_configuration_agrees_with_transformers(config, random_parameters, transformers_in_float64, tmp_path_factory):
-    compare_with_transformers(config, random_parameters, transformers_in_float64, tmp_path_factory.mktemp("gemma"))
-
-
-def compare_with_transformers(config, random_parameters, transformers_in_float64, folder):
-    """Hold logits and every gradient to those of the model that transformers makes of the folder we write; return it."""
-    import torch
-
-    params = random_parameters(gemma.parameter_shapes(config), 0)
-    model = Model(gemma, config, params)
-    checkpoints.save(folder, model)
-    assert checkpoints.load(folder).config == config
-    theirs = transformers_in_float64.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
-    rng = np.random.default_rng(1)
-    tokens, targets = rng.integers(0, config.vocab_size, (2, 2, 11))
-    logits = theirs(torch.from_numpy(tokens)).logits
-    torch.nn.functional.cross_entropy(logits.reshape(-1, config.vocab_size), torch.from_numpy(targets).reshape(-1)).backward()
-    expected, actual = logits.detach().numpy(), model.logits(tokens)
-    assert actual.dtype == expected.dtype == np.float64
-    assert np.all(np.abs(actual - expected) <= 1e-12 * np.max(np.abs(expected)))
-    gradients, named = model.gradients(tokens, targets), dict(theirs.named_parameters())
-    for ours, (name, transposed) in gemma.hugging_face_names(config).items():
-        expected = named.pop(name).grad.numpy()
-        expected = expected.T if transposed else expected
-        assert np.all(np.abs(gradients[ours] - expected) <= 1e-11 * np.max(np.abs(expected))), ours
-    assert not named
-    return theirs
+def test_any_configuration_agrees_with_transformers(config, agrees_with_transformers, tmp_path_factory):
+    agrees_with_transformers(gemma, config, tmp_path_factory.mktemp("gemma"))
 
 
 @pytest.mark.oracle
 @pytest.mark.parametrize("kind", KINDS)
-def test_padding_at_the_left_is_that_of_transformers(kind, random_parameters, transformers_in_float64, tmp_path):
-    import torch
-
-    config = KINDS[kind]
-    model = Model(gemma, config, random_parameters(gemma.parameter_shapes(config), 0))
-    checkpoints.save(tmp_path, model)
-    theirs = transformers_in_float64.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
-    tokens = np.random.default_rng(1).integers(0, config.vocab_size, (2, 9))
-    valid = np.arange(9)[None, :] >= np.asarray([[4], [0]])
-    positions = np.maximum(np.cumsum(valid, axis=1) - 1, 0)
-    with torch.no_grad():
-        tensors = [torch.from_numpy(a) for a in (tokens, valid.astype(np.int64), positions)]
-        expected = theirs(tensors[0], attention_mask=tensors[1], position_ids=tensors[2]).logits.numpy()
-    actual = gemma.forward(model.params, tokens, config, valid=valid).logits
-    assert np.all(np.abs(actual - expected)[valid] <= 1e-12 * np.max(np.abs(expected)))
+def test_padding_at_the_left_is_that_of_transformers(kind, pads_as_transformers, tmp_path):
+    pads_as_transformers(gemma, KINDS[kind], tmp_path)
 
 
 @pytest.mark.oracle

@@ -2,12 +2,9 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from refllm import checkpoints
 from refllm.models import gpt2
-from refllm.models.model import Model
 from refllm.models.parameters import count
 
 SMALL = gpt2.Config(vocab_size=13, d_model=12, n_layers=2, n_heads=3, max_positions=16, d_ff=20, norm_eps=1e-3)
@@ -15,25 +12,8 @@ SMALL = gpt2.Config(vocab_size=13, d_model=12, n_layers=2, n_heads=3, max_positi
 
 @pytest.mark.oracle
 @pytest.mark.parametrize("activation", gpt2.ACTIVATION_NAMES)
-def test_logits_and_gradients_are_those_of_transformers(activation, random_parameters, transformers_in_float64, tmp_path):
-    import torch
-
-    config = replace(SMALL, activation=activation)
-    model = Model(gpt2, config, random_parameters(gpt2.parameter_shapes(config), 0))
-    checkpoints.save(tmp_path, model)
-    theirs = transformers_in_float64.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
-    rng = np.random.default_rng(1)
-    tokens, targets = rng.integers(0, config.vocab_size, (2, 2, 11))
-    logits = theirs(torch.from_numpy(tokens)).logits
-    torch.nn.functional.cross_entropy(logits.reshape(-1, config.vocab_size), torch.from_numpy(targets).reshape(-1)).backward()
-    expected, actual = logits.detach().numpy(), model.logits(tokens)
-    assert actual.dtype == expected.dtype == np.float64
-    assert np.all(np.abs(actual - expected) <= 1e-12 * np.max(np.abs(expected)))
-    gradients, named = model.gradients(tokens, targets), dict(theirs.named_parameters())
-    for ours, (name, _) in gpt2.hugging_face_names(config).items():
-        expected = named.pop(name).grad.numpy()
-        assert np.all(np.abs(gradients[ours] - expected) <= 1e-11 * np.max(np.abs(expected))), ours
-    assert not named
+def test_logits_and_gradients_are_those_of_transformers(activation, agrees_with_transformers, tmp_path):
+    agrees_with_transformers(gpt2, replace(SMALL, activation=activation), tmp_path)
 
 
 @pytest.mark.parametrize(
