@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from refllm.cli.sampling_options import BackendName, Seed, Temperature, TopK, TopP
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -25,11 +27,11 @@ def chat(
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", help="Tokens in an answer; as many as the context holds if not given.")
     ] = None,
-    temperature: Annotated[float, typer.Option("--temperature", help="0: always the most likely token.")] = 0.8,
-    top_k: Annotated[int | None, typer.Option("--top-k", help="Draw among so many tokens only.")] = None,
-    top_p: Annotated[float | None, typer.Option("--top-p", help="Draw among the fewest that reach this probability.")] = 0.95,
-    seed: Annotated[int, typer.Option("--seed", help="Decides the draws.")] = 0,
-    backend: Annotated[str | None, typer.Option("--backend", help="numpy, mlx, cupy or another that is installed.")] = None,
+    temperature: Temperature = 0.8,
+    top_k: TopK = None,
+    top_p: TopP = 0.95,
+    seed: Seed = 0,
+    backend: BackendName = None,
 ) -> None:
     """Talk with a chat model. What is piped in is one message a line, and each answer is written to stdout.
 

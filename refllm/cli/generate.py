@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from refllm.cli.sampling_options import BackendName, Seed, Temperature, TopK, TopP
+
 
 def generate(
     run: Annotated[Path, typer.Argument(help="A run folder, or any Hugging Face folder that refllm reads.", show_default=False)],
@@ -12,11 +14,11 @@ def generate(
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", help="Tokens to write; 200, or what fits the context.")
     ] = None,
-    temperature: Annotated[float, typer.Option("--temperature", help="0: always the most likely token.")] = 0.8,
-    top_k: Annotated[int | None, typer.Option("--top-k", help="Draw among so many tokens only.")] = None,
-    top_p: Annotated[float | None, typer.Option("--top-p", help="Draw among the fewest that reach this probability.")] = 0.95,
-    seed: Annotated[int, typer.Option("--seed", help="Decides the draws.")] = 0,
-    backend: Annotated[str | None, typer.Option("--backend", help="numpy, mlx, cupy or another that is installed.")] = None,
+    temperature: Temperature = 0.8,
+    top_k: TopK = None,
+    top_p: TopP = 0.95,
+    seed: Seed = 0,
+    backend: BackendName = None,
 ) -> None:
     """Continue a prompt with a trained model.
 

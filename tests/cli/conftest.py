@@ -16,6 +16,14 @@ class Result(NamedTuple):
     out: str
     err: str
 
+    def refused(self, *says):
+        """Assert that one sentence on stderr, with these words in it, and status 2 are all that came of it."""
+        assert self.status == 2, self
+        assert self.err.startswith("refllm: ")
+        assert self.err.count("\n") == 1, "one line"
+        for words in says:
+            assert words in self.err
+
 
 @pytest.fixture
 def refllm(capsys, monkeypatch):

@@ -33,14 +33,6 @@ def trained(refllm, lines, tmp_path):
     return tmp_path / "kb"
 
 
-def refused(result, *says):
-    assert result.status == 2, result
-    assert result.err.startswith("refllm: ")
-    assert result.err.count("\n") == 1, "one line"
-    for words in says:
-        assert words in result.err
-
-
 def test_a_trained_keyboard_suggests_words_and_ends_them(refllm, trained):
     assert refllm("keyboard", "suggest", trained, "see you ", "-k", 2).out == "tomorrow\ttoday\n"
     assert refllm("keyboard", "suggest", trained, "see you toda").out == "today\n"
@@ -117,19 +109,19 @@ def test_budgets_are_read_as_people_write_them(budget, meant):
 
 def test_what_cannot_be_done_is_refused_in_one_line(refllm, lines, trained, tmp_path):
     out = ["--out", tmp_path / "new"]
-    refused(refllm("keyboard", "train", lines, *out, "--budget", "10 apples"), "--budget 10 apples is no size; write it as 10MB")
-    refused(refllm("keyboard", "train", lines, *out, "--budget", "2 ngrams"), "tokens alone are beyond the budget")
-    refused(refllm("keyboard", "train", lines, *out, "--smoothing", "katz"), "choose kneser-ney or stupid")
-    refused(refllm("keyboard", "train", lines, *out, "--split", "x"), "--split x is not known")
-    refused(refllm("keyboard", "train", lines, *out, "--cut-off", 3, "--cut-off", 2), "never fall")
-    refused(refllm("keyboard", "train", lines, "--out", tmp_path / "no" / "kb"), "is not there; make it first")
-    refused(
-        refllm("keyboard", "train", lines, "--out", tmp_path / "a.arpa", "--smoothing", "stupid"), "cannot hold stupid backoff"
+    refllm("keyboard", "train", lines, *out, "--budget", "10 apples").refused("--budget 10 apples is no size; write it as 10MB")
+    refllm("keyboard", "train", lines, *out, "--budget", "2 ngrams").refused("tokens alone are beyond the budget")
+    refllm("keyboard", "train", lines, *out, "--smoothing", "katz").refused("choose kneser-ney or stupid")
+    refllm("keyboard", "train", lines, *out, "--split", "x").refused("--split x is not known")
+    refllm("keyboard", "train", lines, *out, "--cut-off", 3, "--cut-off", 2).refused("never fall")
+    refllm("keyboard", "train", lines, "--out", tmp_path / "no" / "kb").refused("is not there; make it first")
+    refllm("keyboard", "train", lines, "--out", tmp_path / "a.arpa", "--smoothing", "stupid").refused(
+        "cannot hold stupid backoff"
     )
-    refused(refllm("keyboard", "train", lines, "--out", tmp_path / "a.arpa", "--budget", "1MB"), "give it in ngrams")
-    refused(refllm("keyboard", "train", tmp_path / "missing", *out), "is not there")
+    refllm("keyboard", "train", lines, "--out", tmp_path / "a.arpa", "--budget", "1MB").refused("give it in ngrams")
+    refllm("keyboard", "train", tmp_path / "missing", *out).refused("is not there")
     (tmp_path / "dots").write_text("...\n")
-    refused(refllm("keyboard", "train", tmp_path / "dots", *out), "hold no words")
-    refused(refllm("keyboard", "suggest", lines, "see"), "is no ARPA file")
-    refused(refllm("keyboard", "evaluate", trained, tmp_path / "dots"), "has no word")
+    refllm("keyboard", "train", tmp_path / "dots", *out).refused("hold no words")
+    refllm("keyboard", "suggest", lines, "see").refused("is no ARPA file")
+    refllm("keyboard", "evaluate", trained, tmp_path / "dots").refused("has no word")
     assert not (tmp_path / "new").exists()

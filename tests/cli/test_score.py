@@ -74,14 +74,6 @@ def standard_input(monkeypatch):
     return holds
 
 
-def refused(result, *says):
-    assert result.status == 2, result
-    assert result.err.startswith("refllm: ")
-    assert result.err.count("\n") == 1, "one line"
-    for words in says:
-        assert words in result.err
-
-
 # -- score --------------------------------------------------------------------------------------------------------------
 
 
@@ -123,7 +115,7 @@ def test_a_text_comes_from_a_file_or_standard_input_too(refllm, folder, tmp_path
 
 def test_a_tokenizer_may_be_named_where_the_model_brings_none(refllm, folder, model, tmp_path):
     checkpoints.save(tmp_path / "bare", Model(model.architecture, model.config, model.params))
-    refused(refllm("score", tmp_path / "bare", "the cat"), "brings no tokenizer; name one with --tokenizer")
+    refllm("score", tmp_path / "bare", "the cat").refused("brings no tokenizer; name one with --tokenizer")
     given = refllm("score", tmp_path / "bare", "the cat", "--tokenizer", folder)
     assert given.out == refllm("score", folder, "the cat").out
 
@@ -142,7 +134,7 @@ def test_a_continuation_is_scored_after_its_text(refllm, folder, model):
     assert found["nats_per_byte"] == pytest.approx(-expected.per_byte)
     assert "".join(token["text"] for token in found["tokens"]) == " sat on"
     assert found["greedy"] is expected.greedy
-    refused(refllm("score", folder, "a", "-c", "b", "-k", 2), "--continuation is scored whole")
+    refllm("score", folder, "a", "-c", "b", "-k", 2).refused("--continuation is scored whole")
 
 
 def test_a_masked_model_scores_each_token_given_all_others(refllm, masked):
@@ -250,12 +242,12 @@ def test_masks_are_filled_with_the_likeliest_tokens(refllm, masked):
 def test_what_cannot_be_scored_is_refused_in_a_sentence(refllm, folder, masked, tmp_path):
     (tmp_path / "bad.toml").write_text("answer = 3", encoding="utf-8")
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe")
-    refused(refllm("score", folder, "the"), "the text has 1 tokens; the first only begins it")
-    refused(refllm("score", tmp_path / "nothing", "the"), "nothing")
-    refused(refllm("score", folder, TEXT, "--context", 99), "context=99 is longer than the model's")
-    refused(refllm("evaluate", folder, tmp_path / "missing.txt"), "missing.txt: no such file")
-    refused(refllm("evaluate", folder, tmp_path / "bad.txt"), "is not UTF-8")
-    refused(refllm("evaluate", tmp_path / "nothing", tmp_path / "bad.toml"), "bad.toml: answer is a int; it must be str.")
-    refused(refllm("evaluate", masked, folder / "config.json"), "bert sees what follows")
-    refused(refllm("fill", masked, "the cat"), "the text holds no [MASK]")
-    refused(refllm("fill", folder, "the [MASK]"), "llama predicts the next token and fills no masks")
+    refllm("score", folder, "the").refused("the text has 1 tokens; the first only begins it")
+    refllm("score", tmp_path / "nothing", "the").refused("nothing")
+    refllm("score", folder, TEXT, "--context", 99).refused("context=99 is longer than the model's")
+    refllm("evaluate", folder, tmp_path / "missing.txt").refused("missing.txt: no such file")
+    refllm("evaluate", folder, tmp_path / "bad.txt").refused("is not UTF-8")
+    refllm("evaluate", tmp_path / "nothing", tmp_path / "bad.toml").refused("bad.toml: answer is a int; it must be str.")
+    refllm("evaluate", masked, folder / "config.json").refused("bert sees what follows")
+    refllm("fill", masked, "the cat").refused("the text holds no [MASK]")
+    refllm("fill", folder, "the [MASK]").refused("llama predicts the next token and fills no masks")

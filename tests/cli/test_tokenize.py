@@ -41,14 +41,6 @@ def standard_input(monkeypatch):
     return holds
 
 
-def refused(result, *says):
-    assert result.status == 2, result
-    assert result.err.startswith("refllm: ")
-    assert result.err.count("\n") == 1, "one line"
-    for words in says:
-        assert words in result.err
-
-
 # -- there and back -----------------------------------------------------------------------------------------------------
 
 
@@ -143,8 +135,7 @@ def test_special_tokens_are_text_unless_allowed(refllm, path, tokenizer):
     for allowed in ("all", "<|endoftext|>"):
         out = refllm("tokenize", "-t", path, "--text", text, "--allow-special", allowed).out
         assert list(map(int, out.split())) == tokenizer.encode(text, allowed_special="all")
-    refused(
-        refllm("tokenize", "-t", path, "--text", text, "--allow-special", "<s>"),
+    refllm("tokenize", "-t", path, "--text", text, "--allow-special", "<s>").refused(
         "'<s>' is no special token of this tokenizer; there are: <|endoftext|>",
     )
 
@@ -153,7 +144,7 @@ def test_documents_begin_and_end_as_asked(refllm, path, tokenizer, data):
     assert refllm("tokenize", "-t", path, "--text", "the", "--eos").out.split()[-1] == str(tokenizer.eos)
     llama = data / "llama2-tokenizer.model"
     assert refllm("tokenize", "-t", llama, "--text", "Hi", "--bos", "--eos").out == "1 6324 2\n"
-    refused(refllm("tokenize", "-t", path, "--text", "the", "--bos"), "bos")
+    refllm("tokenize", "-t", path, "--text", "the", "--bos").refused("bos")
 
 
 def test_counts_name_their_files_where_there_are_several(refllm, path, tokenizer, tmp_path):
@@ -248,7 +239,7 @@ def test_a_wrong_text_or_tokenizer_is_refused(refllm, path, tmp_path, arguments,
     (tmp_path / "text").write_bytes(b"plain text")
     names = {name.upper(): tmp_path / name for name in ("binary", "later", "text")} | {"PATH": path, "FOLDER": tmp_path}
     result = refllm("tokenize", *(names.get(a, a) for a in arguments))
-    refused(result, says)
+    result.refused(says)
     assert result.out.strip() == "", "no ids of what is refused"
 
 
@@ -273,7 +264,7 @@ def test_a_wrong_text_or_tokenizer_is_refused(refllm, path, tmp_path, arguments,
 )
 def test_wrong_ids_are_refused_with_their_line(refllm, path, standard_input, ids, says):
     standard_input(ids)
-    refused(refllm("detokenize", "-t", path), says)
+    refllm("detokenize", "-t", path).refused(says)
 
 
 def test_detokenize_reads_json_however_it_is_laid_out(refllm, path, tokenizer, standard_input):

@@ -10,14 +10,6 @@ from refllm.cli.tokenizer import text_files
 from refllm.tokenizer import AddedToken, Tokenizer, train_bpe
 
 
-def refused(result, *says):
-    assert result.status == 2, result
-    assert result.err.startswith("refllm: ")
-    assert result.err.count("\n") == 1, "one line"
-    for words in says:
-        assert words in result.err
-
-
 @pytest.fixture
 def standard_input(monkeypatch):
     """A function that makes bytes what standard input holds."""
@@ -122,20 +114,20 @@ def test_a_wrong_training_is_refused_and_writes_nothing(refllm, text, tmp_path, 
     (tmp_path / "folder").mkdir()
     names = {"TEXT": text, "BINARY": tmp_path / "binary", "EMPTY": tmp_path / "empty", "FOLDER": tmp_path / "folder"}
     out = tmp_path / "out.json"
-    refused(refllm("tokenizer", "train", *(names.get(a, a) for a in arguments), "--out", out), says)
+    refllm("tokenizer", "train", *(names.get(a, a) for a in arguments), "--out", out).refused(says)
     assert not out.exists()
 
 
 def test_a_pattern_that_cannot_be_written_is_refused_before_the_work(refllm, text, tmp_path, monkeypatch):
     monkeypatch.setattr("refllm.tokenizer.train.count_words", lambda *_: pytest.fail("it worked for nothing"))
     result = refllm("tokenizer", "train", text, "--vocab-size", "300", "--out", tmp_path, "--pattern", r"\p{L}{1,3}+")
-    refused(result, "means something else in a tokenizer.json")
+    result.refused("means something else in a tokenizer.json")
 
 
 def test_a_place_that_is_not_there_is_refused_before_the_work(refllm, text, tmp_path, monkeypatch):
     monkeypatch.setattr("refllm.tokenizer.train.count_words", lambda *_: pytest.fail("it worked for nothing"))
     result = refllm("tokenizer", "train", text, "--vocab-size", "300", "--out", tmp_path / "none" / "t.json")
-    refused(result, f"the folder {tmp_path / 'none'} is not there; make it first")
+    result.refused(f"the folder {tmp_path / 'none'} is not there; make it first")
 
 
 # -- info ---------------------------------------------------------------------------------------------------------------
@@ -163,10 +155,10 @@ def test_info_names_the_special_tokens_alone(refllm, tmp_path):
 
 
 def test_info_refuses_what_is_no_tokenizer(refllm, tmp_path):
-    refused(refllm("tokenizer", "info", tmp_path), "holds no tokenizer")
-    refused(refllm("tokenizer", "info", tmp_path / "none.json"), "is not there")
+    refllm("tokenizer", "info", tmp_path).refused("holds no tokenizer")
+    refllm("tokenizer", "info", tmp_path / "none.json").refused("is not there")
     (tmp_path / "notes.md").write_text("the cat")
-    refused(refllm("tokenizer", "info", tmp_path / "notes.md"), "is not a tokenizer's file")
+    refllm("tokenizer", "info", tmp_path / "notes.md").refused("is not a tokenizer's file")
 
 
 # -- compare ------------------------------------------------------------------------------------------------------------
@@ -241,12 +233,12 @@ def test_compare_takes_an_empty_text(refllm, two, standard_input):
 
 
 def test_compare_refuses_what_it_cannot_compare(refllm, two, text, tmp_path):
-    refused(refllm("tokenizer", "compare", "-t", two[0], "-t", two[0], text), "given twice")
-    refused(refllm("tokenizer", "compare", "-t", two[0], tmp_path / "none.txt"), "no such file")
+    refllm("tokenizer", "compare", "-t", two[0], "-t", two[0], text).refused("given twice")
+    refllm("tokenizer", "compare", "-t", two[0], tmp_path / "none.txt").refused("no such file")
     (tmp_path / "notes.md").write_text("the cat")
-    refused(refllm("tokenizer", "compare", "-t", tmp_path / "notes.md", text), "is not a tokenizer's file")
-    refused(refllm("tokenizer", "compare", text), "missing option '--tokenizer'")
-    refused(refllm("tokenizer", "compare", "-t", two[0], text, "--json", "--csv"), "exclude each other")
+    refllm("tokenizer", "compare", "-t", tmp_path / "notes.md", text).refused("is not a tokenizer's file")
+    refllm("tokenizer", "compare", text).refused("missing option '--tokenizer'")
+    refllm("tokenizer", "compare", "-t", two[0], text, "--json", "--csv").refused("exclude each other")
 
 
 def test_two_tokenizers_of_one_file_name_are_called_by_their_folders(tmp_path):
