@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refllm.evaluation.likelihood import LOGITS, likeliest, log_softmax, tokenizer_of
+from refllm.decoding.logprobs import likeliest, log_softmax
+from refllm.evaluation.likelihood import LOGITS, tokenizer_of
 from refllm.layers.blocks import blocks
 from refllm.models.model import Model
 from refllm.tokenizer import Tokenizer

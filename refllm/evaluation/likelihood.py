@@ -16,8 +16,8 @@ import numpy as np
 from refllm.array_api import namespace
 from refllm.decoding.cache import new_cache
 from refllm.decoding.generate import pad_left
+from refllm.decoding.logprobs import likeliest, log_softmax
 from refllm.layers.blocks import blocks
-from refllm.layers.precision import widen
 from refllm.models.model import Model
 from refllm.tokenizer import Tokenizer
 
@@ -199,24 +199,6 @@ def tokenizer_of(model: Model) -> Tokenizer:
     if model.tokenizer is None:
         raise ValueError("the model has no tokenizer, so it scores token ids only; give it one with its checkpoint.")
     return model.tokenizer
-
-
-def log_softmax(logits):
-    """log softmax of logits: (..., V), in float32 at least."""
-    xp = namespace(logits)
-    z = widen(logits)
-    z = z - xp.max(z, axis=-1, keepdims=True)
-    return z - xp.log(xp.sum(xp.exp(z), axis=-1, keepdims=True))
-
-
-def likeliest(log_probabilities, k: int):
-    """The ids of the k largest of (..., V), the lower first among equals, and their values: (..., k) each."""
-    xp = namespace(log_probabilities)
-    if k == 1:
-        ids = xp.argmax(log_probabilities, axis=-1, keepdims=True)
-    else:
-        ids = xp.argsort(log_probabilities, axis=-1, descending=True, stable=True)[..., :k]
-    return ids, xp.take_along_axis(log_probabilities, ids, axis=-1)
 
 
 def _judge(logits, targets, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
