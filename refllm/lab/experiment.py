@@ -1,0 +1,101 @@
+"""What an experiment is, and how it is conducted: its settings and results in a folder, as JSON, CSV and pictures.
+
+FOLDER/NAME/settings.json    what was asked for
+            results.json     every number that was found
+            TABLE.csv        the same tables for a spreadsheet
+            FIGURE.png .svg  drawn where matplotlib is installed
+"""
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from refllm.atomic import write_atomically
+
+Result = dict[str, Any]  # {"tables": {name: [row, …]}, "numbers": {name: value}}, all of it fit for JSON
+Report = Callable[[str], None]  # tells the user one line
+
+
+class Experiment(Protocol):
+    """A module with these names."""
+
+    NAME: str  # the folder's and the command's
+    Settings: type  # a frozen dataclass of numbers, strings and tuples of them; its defaults are the whole experiment
+    QUICK: Any  # Settings that show the effect in a minute or less
+
+    def run(self, settings: Any, folder: Path, workers: int, report: Report) -> Result:
+        """Conduct it. Half-done work may lie in the folder, and is then used."""
+
+    def figures(self, result: Result) -> dict[str, Any]:
+        """Its plots, matplotlib Figures by name."""
+
+
+def conduct(
+    experiment: Experiment, settings: Any, folder: Path, workers: int = 1, report: Report = print, again: bool = False
+) -> Result:
+    """The result of an experiment with these settings: that which lies in the folder, or else a new one, which then lies there.
+
+    again: conduct it even where there is a result, from its first step
+    """
+    place = folder / experiment.NAME
+    wanted = json.loads(json.dumps(dataclasses.asdict(settings)))
+    same = _read(place / "settings.json") == wanted
+    if same and not again and (found := _read(place / "results.json")) is not None:
+        return found
+    if again or not same:
+        _clear(place)
+    place.mkdir(parents=True, exist_ok=True)
+    write_atomically(place / "settings.json", _json(wanted))
+    result = json.loads(_json(experiment.run(settings, place, workers, report)))  # as it will be read again
+    write_atomically(place / "results.json", _json(result))
+    for name, rows in result.get("tables", {}).items():
+        write_atomically(place / f"{name}.csv", csv_text(rows).encode())
+    draw(experiment, result, place)
+    return result
+
+
+def draw(experiment: Experiment, result: Result, place: Path) -> list[Path]:
+    """Draw the experiment's plots into a folder, each as PNG and SVG. Returns their paths, none where matplotlib is missing."""
+    try:
+        import matplotlib  # noqa: F401 -- asked for once, here
+    except ImportError:
+        return []
+    paths = []
+    for name, figure in experiment.figures(result).items():
+        for kind in ("png", "svg"):
+            paths.append(place / f"{name}.{kind}")
+            figure.savefig(paths[-1])
+    return paths
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV, with a column for every key that any of them has."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, default=_plain, allow_nan=False).encode() + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy number or array as Python's."""
+    return value.tolist()
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _clear(place: Path) -> None:
+    """Remove what an experiment with other settings left."""
+    for path in sorted(place.rglob("*"), reverse=True) if place.is_dir() else ():
+        path.rmdir() if path.is_dir() else path.unlink()

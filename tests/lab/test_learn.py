@@ -1,0 +1,66 @@
+"""A small model trained in memory."""
+
+import numpy as np
+import pytest
+
+from refllm.array_api import generator, load, use
+from refllm.lab.learn import learn
+from refllm.models import gpt2
+from refllm.training.config import TrainingConfig
+from refllm.training.step import first_state, learner, train_step
+
+CONFIG = gpt2.Config(7, d_model=4, n_layers=1, n_heads=2, max_positions=6, d_ff=8)
+TRAINING = TrainingConfig(context=6, batch=3, steps=8, learning_rate=1e-2, schedule="constant", seed=3)
+
+
+def batch_at(step):
+    ids = generator(1, "test", step).integers(0, 7, (3, 7)).astype(np.int32)
+    return ids[:, :-1], ids[:, 1:]
+
+
+def vectors():
+    """The weights after every step, by the trainer itself."""
+    learns, backend = learner(gpt2, CONFIG, TRAINING), load("numpy")
+    state = first_state(learns, backend)
+    for step in range(TRAINING.steps):
+        state, _ = train_step(state, [batch_at(step)], learns)
+        yield state.vector.copy()
+
+
+def flat(params):
+    return np.concatenate([params[name].ravel() for name in learner(gpt2, CONFIG, TRAINING).layout.names])
+
+
+def test_snapshots_are_the_trainers_weights_and_stay_as_they_were():
+    with use("numpy"):
+        found = list(learn("gpt2", CONFIG, TRAINING, batch_at, [1, 4, 8]))
+    every = list(vectors())
+    assert [(s.step, s.tokens) for s in found] == [(1, 18), (4, 72), (8, 144)]
+    for snapshot in found:
+        np.testing.assert_array_equal(flat(snapshot.raw), every[snapshot.step - 1])
+
+
+@pytest.mark.parametrize("horizon", [0.0, 9.0])
+def test_the_running_mean_weighs_step_s_by_the_power_s_to_the_gamma(horizon):
+    """Unrolled, βₜ gives weights s^γ up to the discretisation: here by the product of the factors that follow each step."""
+    with use("numpy"):
+        (found,) = learn("gpt2", CONFIG, TRAINING, batch_at, [8], horizon=horizon)
+    betas = [(1 - 1 / t) ** (1 + horizon) for t in range(1, 9)]
+    weights = [(1 - betas[s]) * np.prod(betas[s + 1 :]) for s in range(8)]
+    assert sum(weights) == pytest.approx(1, abs=1e-12)
+    if horizon == 0:
+        np.testing.assert_allclose(weights, 1 / 8, atol=1e-12)  # the plain mean of all steps
+    expected = sum(w * v.astype(np.float64) for w, v in zip(weights, vectors(), strict=True))
+    np.testing.assert_allclose(flat(found.averaged), expected, atol=1e-6)
+
+
+def test_snapshots_outside_the_steps_are_refused():
+    for steps in ([], [0], [9]):
+        with pytest.raises(ValueError, match="must be steps from 1 to training.steps=8"):
+            next(learn("gpt2", CONFIG, TRAINING, batch_at, steps))
+
+
+def test_divergence_is_told():
+    training = TrainingConfig(context=6, batch=3, steps=60, learning_rate=1e30, schedule="constant", clip=0.0)
+    with use("numpy"), np.errstate(all="ignore"), pytest.raises(ValueError, match="training diverged; lower its learning rate"):
+        list(learn("gpt2", CONFIG, training, batch_at, [60]))
