@@ -9,15 +9,11 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from refllm.array_api import Backend, kernels
-from refllm.layers.blockwise_attention import blockwise_attention, blockwise_attention_backward
+from refllm.array_api import Backend
 
 from . import bounded
 from .comparison import carried, share_of_bound
-
-RUNS = 8  # of a whole computation under random rounding, every other one with attention in blocks
-BLOCK = 4  # positions
-WIDTH = 4.0  # how far beyond the scatter of those runs a right result may lie
+from .scatter import scattered
 
 
 @dataclass(frozen=True)
@@ -48,32 +44,9 @@ class Check:
     def oracle(self, drawn: Any, dtype: str = "float32") -> dict[str, bounded.Bounded]:
         """The exact results, each with the bound on its error in dtype."""
         inputs = carried(drawn, bounded.backend, dtype)
-        exact = self.compute(bounded.backend, inputs)
-        if not self.whole:
-            return exact
-        runs = []
-        for seed in range(RUNS):
-            with bounded.moved_at_random(seed), kernels(bounded.backend, IN_BLOCKS if seed % 2 else {}):
-                runs.append(self.compute(bounded.backend, inputs))
-        return {name: _scattered(y, [run[name].value for run in runs]) for name, y in exact.items()}
-
-
-def _in_blocks(q, k, v, mask, scale, softcap=None):
-    return blockwise_attention(q, k, v, mask, scale, BLOCK, softcap)
-
-
-# Where a gradient of attention vanishes, only rounding remains of it, and the two ways leave different rounding. Kernels go that
-# of blocks, in which sums over K cancel.
-IN_BLOCKS = {"attention": _in_blocks, "attention_backward": blockwise_attention_backward}
-
-
-def _scattered(exact: bounded.Bounded, moved: list[np.ndarray]) -> bounded.Bounded:
-    """A result with its bound: WIDTH times the largest move of each number, or of the average number, if that is more."""
-    if not isinstance(exact.dtype, bounded.Float):
-        return exact
-    scatter = np.max([np.abs(m - exact.value) for m in moved], axis=0)
-    usual = np.mean(scatter) if scatter.size else 0.0
-    return bounded.Bounded(exact.value, WIDTH * np.maximum(scatter, usual), exact.dtype)
+        if self.whole:
+            return scattered(lambda: self.compute(bounded.backend, inputs))
+        return self.compute(bounded.backend, inputs)
 
 
 def is_array(x: Any, backend: Backend) -> bool:
