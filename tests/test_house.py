@@ -36,6 +36,7 @@ NUMPY_DOORS = {
     "cli/version.py": "prints NumPy's version",
     "cli/watch.py": "reads a held-out text for the trigram",
     "conformance/": "the oracle is float64 NumPy",
+    "decoding/constrained.py": "masks come from a library on the host",
     "decoding/generate.py": "prompts come in and tokens go out",
     "decoding/sampling.py": "draws the uniforms on the host",
     "evaluation/": "scores leave as NumPy arrays; their statistics live on the host",
@@ -54,7 +55,9 @@ NUMPY_DOORS = {
 
 # Libraries whose names stand only in backends/, or in a file that is about them.
 ARRAY_LIBRARIES = ("mlx", "cupy", "cupyx", "torch", "jax", "array_api_strict", "array_api_compat")
-LIBRARY_DOORS = {("bench/torch_peer.py", "torch"), ("bench/worker.py", "torch")}
+LIBRARY_DOORS = {
+    (f"bench/{name}.py", "torch") for name in ("decoding_sides", "torch_peer", "training_sides", "transformers_peer", "worker")
+}
 
 ARCHITECTURES = ("gpt2", "llama", "mixtral", "gemma", "bert", "ngram")  # the models that training and decoding never import
 TOP_LEVEL = {"pyproject.toml", "refllm", "backends", "tests", "spec", "README.md", "LICENSE", "CHANGELOG.md"}
