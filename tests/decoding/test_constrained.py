@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refllm.conformance.specification import definitions
 from refllm.decoding.constrained import by_choices, by_json_schema, by_regex, constrain
 from refllm.tokenizer import AddedToken, Tokenizer, train_bpe
 
@@ -47,13 +48,18 @@ def language(expression):
 
 
 def by_brute_force(tokenizer, written, spelled, begins):
-    """A token is allowed where what is written with it begins some text, an end where it is one."""
-    allowed = np.zeros(tokenizer.vocab_size, dtype=bool)
-    for id, token in tokenizer.model.vocabulary.items():
-        text = b"".join([*written, token]).removeprefix(tokenizer.model.prefix.encode() if begins else b"")
-        allowed[id] = token != b"" and any(whole.startswith(text) for whole in spelled)
-    text = b"".join(written).removeprefix(tokenizer.model.prefix.encode() if begins else b"")
-    allowed[tokenizer.eos] = text in spelled
+    """The mask by the specification's definition."""
+    ids, tokens = zip(*tokenizer.model.vocabulary.items(), strict=True)
+    allowed, before = np.zeros(tokenizer.vocab_size, dtype=bool), b"".join(written)
+    if begins and not before:  # the first token loses its space, if it has one
+        seen = [token.removeprefix(b" ") for token in tokens]
+        spaces = [token == b" " for token in tokens]  # which leaves nothing: it may stand where any text may
+        follow = [ok or space for ok, space in zip(definitions()["may_follow"](b"", seen, spelled), spaces, strict=True)]
+    else:
+        before = before.removeprefix(b" ") if begins else before
+        follow = definitions()["may_follow"](before, tokens, spelled)
+    allowed[list(ids)] = follow
+    allowed[tokenizer.eos] = definitions()["may_end"](before, spelled)
     return allowed
 
 
