@@ -36,7 +36,7 @@ class Result:
     peak: int = 0  # bytes
     imported: int = 0
     versions: dict[str, Any] = field(default_factory=dict)
-    figures: dict[str, float] = field(default_factory=dict)  # what else the side measured of itself, by name
+    figures: dict[str, float] = field(default_factory=dict)  # what else there is to say of the side, by name
 
     def median(self, what: str) -> float:
         return statistics.median(self.seconds[what])
@@ -119,7 +119,7 @@ def check_agreement(results: Sequence[Result]) -> None:
         base = next(r for r in results if r.side.model == result.side.model)
         for what, value in result.first.items():
             expected = base.first[what]
-            if isinstance(value, str):  # a digest
+            if isinstance(value, str):  # a digest, or the first token of each call
                 agree = value == expected
             else:
                 agree = value[0] == expected[0] if what == "tokens" else abs(value - expected) <= AGREEMENT * abs(expected)

@@ -36,6 +36,9 @@ DECODING = {
     "stories15m": Shape(
         "llama", llama.Config(32_000, 288, 6, 6, 6, 48, 768, 256, tied=True), 1, 16, 100, 0, "llama2.c's stories15M"
     ),
+    "llama110m": Shape(
+        "llama", llama.Config(32_000, 768, 12, 12, 12, 64, 2048, 1024, tied=True), 1, 16, 32, 0, "llama2.c's stories110M"
+    ),
 }
 SEED = 0
 LEARNING_RATE, BETAS, EPS, WEIGHT_DECAY, CLIP = 1e-3, (0.9, 0.99), 1e-8, 0.1, 1.0  # nanoGPT's, without its warm-up

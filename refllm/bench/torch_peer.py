@@ -174,7 +174,7 @@ def training_step(model: nn.Module, adamw: torch.optim.Optimizer, tokens, target
     return loss.item(), float(norm)
 
 
-def new_caches(config: Any, length: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Keys and values of every layer for one sequence of at most `length` positions."""
-    shape = (1, config.n_kv_heads, length, config.d_head)
+def new_caches(config: Any, length: int, rows: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Keys and values of every layer for sequences of at most `length` positions."""
+    shape = (rows, config.n_kv_heads, length, config.d_head)
     return [(torch.zeros(shape), torch.zeros(shape)) for _ in range(config.n_layers)]

@@ -11,158 +11,28 @@ peak of memory, and lets the caller drive the sides in turn.
 import importlib.metadata
 import json
 import sys
-import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from refllm.array_api import generator, load
-from refllm.bench import memory
-from refllm.bench.shapes import BETAS, CLIP, DECODING, EPS, LEARNING_RATE, SEED, TRAINING, WEIGHT_DECAY, Shape
-from refllm.models import architecture
-
-
-class Side(NamedTuple):
-    """How one side works. Both return numbers by name."""
-
-    first: Callable[[], dict[str, Any]]
-    run: Callable[[], dict[str, float]]
-
-
-def batch(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """Random tokens and their successors, (B, T) each: the time of a step does not depend on what they are."""
-    tokens = generator(SEED, "bench").integers(0, shape.config.vocab_size, (shape.rows, shape.context + 1), dtype=np.int64)
-    return np.ascontiguousarray(tokens[:, :-1]), np.ascontiguousarray(tokens[:, 1:])
-
-
-def timed_steps(step: Callable[[], tuple[float, float]], shape: Shape) -> Side:
-    """A side that trains."""
-
-    def first():
-        loss, norm = step()
-        return {"loss": loss, "gradient_norm": norm}
-
-    def run():
-        began = time.perf_counter()
-        for _ in range(shape.steps):
-            step()
-        return {"step": (time.perf_counter() - began) / shape.steps}
-
-    return Side(first, run)
-
-
-def timed_decoding(generate: Callable[[int], tuple[list[int], list[float]]], shape: Shape) -> Side:
-    """A side that decodes. generate(n): n tokens, and the seconds that each took, the first one's with the prompt."""
-
-    def first():
-        return {"tokens": generate(shape.tokens)[0]}
-
-    def run():
-        _, seconds = generate(shape.tokens)
-        return {"prompt": seconds[0], "token": sum(seconds[1:]) / (len(seconds) - 1)}
-
-    return Side(first, run)
-
-
-def ours_training(shape: Shape) -> Side:
-    from refllm.training.config import TrainingConfig
-    from refllm.training.step import first_state, learner, train_step
-
-    training = TrainingConfig(
-        context=shape.context,
-        batch=shape.rows,
-        steps=1,
-        learning_rate=LEARNING_RATE,
-        schedule="constant",
-        beta1=BETAS[0],
-        beta2=BETAS[1],
-        eps=EPS,
-        weight_decay=WEIGHT_DECAY,
-        clip=CLIP,
-        seed=SEED,
-    )
-    learns = learner(architecture(shape.architecture), shape.config, training)
-    backend = load()
-    state = first_state(learns, backend)
-    tokens, targets = (backend.xp.from_numpy(a.astype(np.int32)) for a in batch(shape))
-
-    def step():
-        nonlocal state
-        state, metrics = train_step(state, [(tokens, targets)], learns)
-        return float(metrics.loss), float(metrics.gradient_norm)
-
-    return timed_steps(step, shape)
-
-
-def torch_training(shape: Shape, fused: bool = False) -> Side:
-    import torch
-
-    from refllm.bench import torch_peer
-
-    params = architecture(shape.architecture).initialise(shape.config, SEED)
-    model = torch_peer.build(shape.architecture, shape.config, params)
-    adamw = torch_peer.optimizer(model, fused)
-    tokens, targets = map(torch.from_numpy, batch(shape))
-    return timed_steps(lambda: torch_peer.training_step(model, adamw, tokens, targets), shape)
-
-
-def prompt(shape: Shape) -> list[int]:
-    return batch(shape)[0][0].tolist()
-
-
-def ours_decoding(shape: Shape) -> Side:
-    from refllm.decoding import Sampler, generate
-    from refllm.models.model import Model
-
-    model = Model.initialise(shape.architecture, shape.config, SEED)
-    greedy = Sampler(temperature=0)
-
-    def tokens(n):
-        steps = list(generate(model, prompt(shape), n, greedy, SEED))
-        return [int(step.tokens[0]) for step in steps], [step.seconds for step in steps]
-
-    return timed_decoding(tokens, shape)
-
-
-def torch_decoding(shape: Shape) -> Side:
-    import torch
-
-    from refllm.bench import torch_peer
-
-    model = torch_peer.build(shape.architecture, shape.config, architecture(shape.architecture).initialise(shape.config, SEED))
-
-    @torch.inference_mode()
-    def tokens(n):
-        tokens, seconds, began = [], [], time.perf_counter()
-        caches = torch_peer.new_caches(shape.config, shape.context + n)
-        given, start = torch.tensor([prompt(shape)]), 0
-        for _ in range(n):
-            logits = model(given, caches, start)
-            start += given.shape[1]
-            given = logits.argmax(-1, keepdim=True)
-            tokens.append(int(given))
-            now = time.perf_counter()
-            seconds.append(now - began)
-            began = now
-        return tokens, seconds
-
-    return timed_decoding(tokens, shape)
+from refllm.array_api import load
+from refllm.bench import decoding_sides, memory, training_sides
+from refllm.bench.shapes import DECODING, TRAINING, Shape
+from refllm.bench.side import Side
 
 
 def prepare(library: str, work: str, shape: Shape, options: dict[str, Any]) -> Side:
     """The side that does this work in this library."""
-    if library == "torch":
-        return torch_training(shape, **options) if work == "train" else torch_decoding(shape, **options)
-    return ours_training(shape, **options) if work == "train" else ours_decoding(shape, **options)
+    if work == "train":
+        return training_sides.SIDES[library](shape, **options)
+    return decoding_sides.prepare(library, shape, **options)
 
 
 def described(library: str) -> dict[str, Any]:
     """What computes, by version."""
-    if library == "torch":
+    if library != "refllm":
         import torch
 
-        return {"torch": torch.__version__, "threads": torch.get_num_threads()}
+        theirs = {name: importlib.metadata.version(name) for name in {library, "torch"}}
+        return theirs | {"threads": torch.get_num_threads()}
     backend = load()
     found: dict[str, Any] = {backend.name: backend.version}
     if backend.name == "numpy":

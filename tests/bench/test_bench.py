@@ -3,11 +3,13 @@
 import json
 import mmap
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from refllm.bench import memory, report, shapes, worker
+from refllm.bench import calls, decoding_sides, memory, report, shapes, training_sides
+from refllm.bench.calls import Call
 from refllm.bench.duel import Result, Side, check_agreement, duel, ratio, spread
 from refllm.cli.doors import run
 from refllm.models import architecture
@@ -17,7 +19,8 @@ OURS = [Side("on", "refllm", {"REFLLM_KERNELS": "on"}), Side("off", "refllm", {"
 
 @pytest.mark.parametrize("work", ["train", "decode"])
 def test_sides_are_timed_in_turn_each_in_a_process_of_its_own(work):
-    results = duel(OURS, work, "tiny", runs=3, threads=1)
+    options = {"calls": calls.plain(4, 8)} if work == "decode" else {}
+    results = duel([replace(side, options=options) for side in OURS], work, "tiny", runs=3, threads=1)
     for result in results:
         assert set(result.seconds) == ({"step"} if work == "train" else {"prompt", "token"})
         assert all(len(seconds) == 3 and min(seconds) > 0 for seconds in result.seconds.values())
@@ -47,6 +50,43 @@ def test_sides_that_compute_something_else_are_refused():
         check_agreement([result("a", first={"tokens": [1, 2]}), result("b", first={"tokens": [3, 2]})])
     with pytest.raises(ValueError, match="nan"):
         check_agreement([base, result("b", first={"loss": float("nan")})])
+
+
+def test_sides_that_choose_another_token_in_any_call_are_refused():
+    """Later tokens may differ: by then rounding may have decided."""
+    base, same = (result(n, first={"tokens": [1, t], "first_tokens": "1 7"}) for n, t in (("base", 2), ("same", 3)))
+    check_agreement([base, same])
+    with pytest.raises(
+        ValueError, match=r"far does not compute what base does: its first_tokens in the first step is 1 8, not 1 7"
+    ):
+        check_agreement([base, result("far", first={"tokens": [1, 2], "first_tokens": "1 8"})])
+
+
+def test_a_time_is_a_tokens_however_many_rows_share_a_step():
+    shape = shapes.DECODING["tiny"]
+    given = []
+
+    def generate(prompts, n):
+        given.append(prompts.shape)
+        return list(range(n)), [5.0] + [1.0, 3.0] * ((n - 1) // 2)
+
+    asked = [Call(1, 4, 3, "prompt", "token"), Call(4, 2, 5, "", "four"), Call(1, 6, 1, "six", "")]
+    side = decoding_sides.timed_decoding(generate, shape, asked)
+    assert side.first() == {"tokens": [0, 1, 2], "first_tokens": "0 0 0"}
+    assert side.run() == {"prompt": 5.0, "token": 2.0, "four": 0.5, "six": 5.0}
+    assert given == [(1, 4), (4, 2), (1, 6)] * 2
+    assert calls.positions(asked) == 7
+
+
+def test_figures_say_tokens_per_second_and_how_a_tokens_time_grows():
+    asked = calls.at_contexts([128, 4096], 8) + calls.prompts([512])
+    found = result(**{"token at 128": [1.0, 2.0, 4.0], "token at 4096": [3.0, 4.0, 5.0], "prompt of 512": [2.0, 2.0, 2.0]})
+    assert calls.figures(asked, found) == {
+        "tokens per second, token at 128": 0.5,
+        "tokens per second, token at 4096": 0.25,
+        "tokens per second, prompt of 512": 256.0,
+        "token at 4096 ÷ token at 128": 2.0,  # the median of 3, 2 and 1.25
+    }
 
 
 def test_a_ratio_compares_the_runs_of_one_round():
@@ -110,11 +150,27 @@ def test_the_command_prints_json_and_appends_to_the_specs_results(capsys, tmp_pa
 
 
 @pytest.mark.parametrize(
+    ("arguments", "timed"),
+    [
+        (["decode", "--contexts", "4,20"], ["token at 4", "token at 20"]),  # 20 are more than the shape's own positions
+        (["decode", "--batch", "1,2"], ["token, 1 row", "token, 2 rows"]),
+        (["prefill", "--tokens", "3,5"], ["prompt of 3", "prompt of 5"]),
+    ],
+)
+def test_contexts_batches_and_prompts_are_timed_each_by_its_own_name(arguments, timed, capsys):
+    assert run(["bench", *arguments, "--config", "tiny", "--runs", "1", "--json", "--threads", "1"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["timed"] for row in found["rows"]] == timed
+    figures = found["figures"]["refllm numpy, kernels on"]
+    assert all(figures[f"tokens per second, {name}"] > 0 for name in timed)
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--config", "huge"], "--config 'huge' is not a shape to measure; choose one of tiny, "),
         (["--kernels", "perhaps"], "--kernels 'perhaps' is neither on, off nor both."),
-        (["--against", "jax"], "--against 'jax' is not a peer that refllm knows; there is torch."),
+        (["--against", "jax"], "--against 'jax' is not a peer that refllm knows; there is torch"),
     ],
 )
 @pytest.mark.parametrize("work", ["train", "decode"])
@@ -123,8 +179,22 @@ def test_a_wrong_option_is_refused_in_one_sentence(work, arguments, sentence, ca
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["decode", "--contexts", "4,,8"], "--contexts '4,,8' is not a list of whole numbers from 1 up"),
+        (["decode", "--batch", "0"], "--batch '0' is not a list of whole numbers from 1 up"),
+        (["prefill", "--tokens", "many"], "--tokens 'many' is not a list of whole numbers from 1 up"),
+        (["train", "--against", "transformers"], "--against 'transformers' is not a peer that refllm knows; there is torch."),
+    ],
+)
+def test_a_wrong_list_or_peer_is_refused_in_one_sentence(arguments, sentence, capsys):
+    assert run(["bench", *arguments]) == 2
+    assert sentence in capsys.readouterr().err
+
+
 def test_without_torch_the_command_says_how_to_install_it(monkeypatch, capsys):
-    monkeypatch.setattr("refllm.cli.bench.find_spec", lambda name: None)
+    monkeypatch.setattr("refllm.cli.bench_run.find_spec", lambda name: None)
     assert run(["bench", "train", "--against", "torch"]) == 2
     assert "pip install 'refllm[bench]'" in capsys.readouterr().err
 
@@ -137,7 +207,8 @@ def test_without_torch_the_command_says_how_to_install_it(monkeypatch, capsys):
 def test_torchs_training_step_is_ours_step_after_step(activation):
     shape = shapes.TRAINING["tiny"]
     shape = shape._replace(config=type(shape.config)(**{**vars(shape.config), "activation": activation}))
-    sides = [worker.ours_training(shape), worker.torch_training(shape), worker.torch_training(shape, fused=True)]
+    ours, torchs = training_sides.ours, training_sides.torchs
+    sides = [ours(shape), torchs(shape), torchs(shape, fused=True)]
     for _ in range(5):
         ours, *theirs = (side.first() for side in sides)
         for other in theirs:
@@ -171,8 +242,28 @@ def test_torchs_llama_has_our_logits_with_a_cache_and_without(n_kv_heads):
 
 
 @pytest.mark.oracle
-def test_ours_against_torch_end_to_end(capsys):
-    assert run(["bench", "decode", "--against", "torch", "--config", "tiny", "--runs", "2", "--threads", "1", "--json"]) == 0
+@pytest.mark.parametrize("library", ["torch", "transformers"])
+@pytest.mark.parametrize("n_kv_heads", [1, 2])
+def test_a_peer_writes_our_tokens_in_every_row(library, n_kv_heads, monkeypatch):
+    """Weights are twenty-fold, so that no two tokens are nearly as likely. transformers never writes token 2."""
+    shape = shapes.DECODING["tiny"]
+    shape = shape._replace(config=type(shape.config)(**{**vars(shape.config), "n_kv_heads": n_kv_heads}))
+    llama, initialise = shapes.llama, shapes.llama.initialise
+    monkeypatch.setattr(llama, "initialise", lambda config, seed: {n: 20 * a for n, a in initialise(config, seed).items()})
+    prompts = np.asarray([[3, 1, 4, 1], [5, 9, 2, 6], [16, 0, 11, 8]])
+    for rows in (prompts[:1], prompts[1:]):
+        ours, seconds = decoding_sides.ours(shape)(rows, 4)
+        theirs, their_seconds = decoding_sides.GENERATES[library](shape)(rows, 4)
+        assert 2 not in ours
+        assert theirs == ours
+        assert len(seconds) == len(their_seconds) == 4
+        assert min(their_seconds) > 0
+
+
+@pytest.mark.oracle
+def test_ours_against_both_peers_end_to_end(capsys):
+    peers = ["--against", "torch,transformers"]
+    assert run(["bench", "decode", *peers, "--config", "tiny", "--runs", "2", "--threads", "1", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
-    assert {row["side"] for row in rows} == {"refllm numpy, kernels on", "torch eager"}
-    assert all(row["ratio"] > 0 for row in rows if row["side"] != "torch eager")
+    assert {row["side"] for row in rows} == {"refllm numpy, kernels on", "torch eager", "transformers"}
+    assert all(row["ratio"] > 0 for row in rows if row["side"] != "refllm numpy, kernels on")

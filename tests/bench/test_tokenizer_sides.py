@@ -64,7 +64,7 @@ def test_without_a_tokenizer_one_is_trained_on_the_code(capsys):
 
 
 def test_an_absent_peer_is_named(tokenizer_file, monkeypatch, capsys):
-    monkeypatch.setattr("refllm.cli.bench.find_spec", lambda name: None)
+    monkeypatch.setattr("refllm.cli.bench_run.find_spec", lambda name: None)
     assert run(["bench", "tokenizer", str(tokenizer_file), "--against", "tiktoken", "--megabytes", "0.02"]) == 2
     assert "pip install 'refllm[bench]'" in capsys.readouterr().err
 
