@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from refllm.array_api import namespace
-from refllm.decoding import sampling
+from refllm.decoding import cuts, sampling
 from refllm.decoding.cache import new_cache
 from refllm.decoding.generate import decode, prefill
 from refllm.layers.attention import Mask
@@ -153,7 +153,8 @@ def kept(cut: Callable) -> Callable:
 
 
 def sampled(inputs: dict[str, Any]) -> dict[str, Any]:
-    return {"tokens": sampling.sample(inputs["logits"], inputs["uniforms"], sampling.Sampler(**inputs["sampler"]))}
+    tokens, _ = sampling.sample(inputs["logits"], inputs["uniforms"], sampling.Sampler(**inputs["sampler"]))
+    return {"tokens": tokens}
 
 
 RUNNERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -167,8 +168,8 @@ RUNNERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "clip": clip,
     "learning_rate": learning_rates,
     "train_step": training_steps,
-    "top_k": kept(sampling.top_k),
-    "top_p": kept(sampling.top_p),
+    "top_k": kept(cuts.top_k),
+    "top_p": kept(cuts.top_p),
     "sample": sampled,
 }
 WHOLE = ("bert", "gemma", "gpt2", "llama", "mixtral", "decode")  # held to the scatter of their results under random rounding

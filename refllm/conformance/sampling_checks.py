@@ -4,8 +4,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from refllm.array_api import Backend
+from refllm.decoding.cuts import temperature, top_k, top_p
 from refllm.decoding.sampling import draw as draw_token
-from refllm.decoding.sampling import greedy, temperature, top_k, top_p
+from refllm.decoding.sampling import greedy
 
 from .check import Check
 from .strategies import integers, normals, seeds

@@ -2,7 +2,28 @@
 
 from refllm.decoding.cache import new_cache
 from refllm.decoding.generate import Step, decode, generate, pad_left, prefill
-from refllm.decoding.sampling import Sampler, sample
+from refllm.decoding.memory import Memory, join_memory, remember, take_memory
+from refllm.decoding.sampler import Mirostat, Sampler
+from refllm.decoding.sampling import distribution, observe, sample, uniforms
 from refllm.decoding.text import Piece, continue_text
 
-__all__ = ["Piece", "Sampler", "Step", "continue_text", "decode", "generate", "new_cache", "pad_left", "prefill", "sample"]
+__all__ = [
+    "Memory",
+    "Mirostat",
+    "Piece",
+    "Sampler",
+    "Step",
+    "continue_text",
+    "decode",
+    "distribution",
+    "generate",
+    "join_memory",
+    "new_cache",
+    "observe",
+    "pad_left",
+    "prefill",
+    "remember",
+    "sample",
+    "take_memory",
+    "uniforms",
+]

@@ -6,7 +6,9 @@ from typing import Any
 
 from refllm.decoding.cache import new_cache
 from refllm.decoding.generate import prefill
-from refllm.decoding.sampling import Sampler, sample, uniforms
+from refllm.decoding.memory import remember
+from refllm.decoding.sampler import Sampler
+from refllm.decoding.sampling import sample, uniforms
 from refllm.decoding.text import Piece
 from refllm.layers.kv_cache import KVCache
 from refllm.models.model import Model
@@ -86,9 +88,11 @@ class Conversation:
         known = common_prefix(self._known, prompt[:-1])  # one token at least is read, for the logits after it
         self._known, ids = prompt[:known], prompt[known:]
         self.n_read = len(ids)
+        memory = remember(self.sampler, self.model.tokens([prompt]), None, xp, self.model.config.vocab_size)
         for _ in range(n_tokens):
             logits = self._read(ids)
-            drawn = sample(logits, xp.from_numpy(uniforms(self.seed, self._drawn, 1)), self.sampler)
+            numbers = xp.from_numpy(uniforms(self.seed, self._drawn, 1, self.sampler.draws))
+            drawn, memory = sample(logits, numbers, self.sampler, memory)
             (token,) = xp.to_numpy(drawn).tolist()
             self._drawn += 1
             if token < 0:

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refllm.decoding.cache import new_cache
-from refllm.decoding.sampling import Sampler, sample, uniforms
+from refllm.decoding.memory import remember
+from refllm.decoding.sampler import Sampler
+from refllm.decoding.sampling import sample, uniforms
 from refllm.layers.kv_cache import KVCache
 from refllm.models.model import Model, check_ids
 
@@ -92,23 +94,24 @@ def pad_left(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
 def _steps(model: Model, ids, valid, n_tokens: int, sampler: Sampler, seed: int, stop) -> Iterator[Step]:
     backend, xp, (B, T) = model.backend, model.backend.xp, ids.shape
 
-    def choose(logits, step: int) -> Any:
-        return sample(logits, xp.from_numpy(uniforms(seed, step, B)), sampler)
+    def choose(logits, step: int, memory) -> Any:
+        return sample(logits, xp.from_numpy(uniforms(seed, step, B, sampler.draws)), sampler, memory)
 
-    def follow(token, cache, step: int):
+    def follow(token, cache, step: int, memory):
         logits, cache = decode(model, token[:, None], cache)
-        return choose(logits, step), cache
+        token, memory = choose(logits, step, memory)
+        return token, cache, memory
 
     began = time.perf_counter()
     cache = new_cache(model, B, T + n_tokens - 1)  # the last token is never read back
     logits, cache = prefill(model, xp.from_numpy(ids), cache, None if valid is None else xp.from_numpy(valid))
-    token = choose(logits, 0)
+    token, memory = choose(logits, 0, remember(sampler, ids, valid, xp, model.config.vocab_size))
     xp.async_evaluate(token)
     ended = np.zeros(B, dtype=bool)
     for step in range(1, n_tokens + 1):
         following = None
         if backend.asynchronous and step < n_tokens:
-            following, cache = follow(token, cache, step)
+            following, cache, memory = follow(token, cache, step, memory)
             xp.async_evaluate(following)  # only now, when nothing else refers to the old cache, may its buffers be reused
         tokens = xp.to_numpy(token)
         if np.any(tokens[~ended] < 0):
@@ -120,5 +123,5 @@ def _steps(model: Model, ids, valid, n_tokens: int, sampler: Sampler, seed: int,
         if ended.all():
             return
         if following is None and step < n_tokens:
-            following, cache = follow(token, cache, step)
+            following, cache, memory = follow(token, cache, step, memory)
         token = following

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from refllm.decoding.generate import generate
-from refllm.decoding.sampling import Sampler
+from refllm.decoding.sampler import Sampler
 from refllm.models.model import Model
 from refllm.tokenizer import StreamDecoder
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from refllm.decoding.generate import generate
-from refllm.decoding.sampling import Sampler
+from refllm.decoding.sampler import Sampler
 from refllm.evaluation.likelihood import Likelihood, check_causal, continuation_log_likelihoods, tokenizer_of
 from refllm.evaluation.metrics import METRICS, Share, mean, wilson
 from refllm.layers.blocks import blocks

@@ -84,7 +84,7 @@ def test_generation_is_sampling_from_each_steps_logits(backend, make_model):
     cache = new_cache(model, 1, 12)
     logits, cache = prefill(model, xp.from_numpy(np.array([ids], np.int32)), cache)
     for step in range(10):
-        token = sample(logits, xp.from_numpy(uniforms(seed, step, 1)), sampler)
+        token, _ = sample(logits, xp.from_numpy(uniforms(seed, step, 1)), sampler)
         chosen.append(int(xp.to_numpy(token)[0]))
         logits, cache = decode(model, token[:, None], cache)
     assert [int(step.tokens[0]) for step in generate(model, ids, 10, sampler, seed)] == chosen
@@ -154,7 +154,7 @@ def test_a_decoding_step_never_waits_for_the_device(make_model, monkeypatch):
     prompt, numbers = xp.from_numpy(np.array([[1, 2, 3]], np.int32)), xp.from_numpy(uniforms(0, 0, 1))
     logits, cache = prefill(model, prompt, new_cache(model, 1, 6))
     for sampler in (GREEDY, Sampler(1.0), Sampler(0.8, top_k=5, top_p=0.9)):
-        token = sample(logits, numbers, sampler)
+        token, _ = sample(logits, numbers, sampler)
         logits, cache = decode(model, token[:, None], cache)
     assert reads == []
     assert bool(xp.all(xp.isfinite(logits)))

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from refllm.array_api import load
 from refllm.decoding import sampling
-from refllm.decoding.sampling import Sampler, draw, greedy, sample, temperature, top_k, top_p, uniforms
+from refllm.decoding.cuts import temperature, top_k, top_p
+from refllm.decoding.sampling import Sampler, draw, greedy, sample, uniforms
 
 EPS = 2.0**-23
 # exact eighths from a short range: ties are common, and every backend reads the same numbers
@@ -108,20 +109,20 @@ def test_one_kept_token_or_temperature_zero_is_greedy(backend, logits, u):
     rows, numbers = on(backend, logits[None, :]), on(backend, [u])
     first = one_row(backend, greedy, logits)
     for sampler in (Sampler(0.0), Sampler(1.0, top_k=1), Sampler(1.0, top_p=1e-6), Sampler(0.0, top_k=3, top_p=0.5)):
-        assert int(backend.xp.to_numpy(sample(rows, numbers, sampler))[0]) == first
+        assert int(backend.xp.to_numpy(sample(rows, numbers, sampler)[0])[0]) == first
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_the_smallest_temperature_overflows_to_greedy_and_not_to_nan(backend):
     logits = np.array([[1.0, 3.0, 2.0]], dtype=np.float32)
-    assert int(backend.xp.to_numpy(sample(on(backend, logits), on(backend, [0.9]), Sampler(1e-45)))[0]) == 1
+    assert int(backend.xp.to_numpy(sample(on(backend, logits), on(backend, [0.9]), Sampler(1e-45))[0])[0]) == 1
 
 
 def test_draws_are_as_frequent_as_their_probabilities(backend):
     logits = np.array([0.0, 1.0, -1.0, 2.0, 0.5, -3.0, 1.5, 0.0], dtype=np.float32)
     n = 4000
     rows = on(backend, np.broadcast_to(logits, (n, 8)))
-    drawn = backend.xp.to_numpy(sample(rows, on(backend, uniforms(7, 0, n)), Sampler(1.3)))
+    drawn = backend.xp.to_numpy(sample(rows, on(backend, uniforms(7, 0, n)), Sampler(1.3))[0])
     expected = n * np.array(probabilities(logits / np.float32(1.3)))
     chi_square = float(np.sum((np.bincount(drawn, minlength=8) - expected) ** 2 / expected))
     assert chi_square < 24.32, "7 degrees of freedom stay below this with probability 0.999; the seed is fixed"
@@ -130,7 +131,7 @@ def test_draws_are_as_frequent_as_their_probabilities(backend):
 def test_cut_draws_are_as_frequent_as_what_is_left(backend):
     logits = np.array([0.0, 1.0, -1.0, 2.0, 0.5, -3.0, 1.5, 0.0], dtype=np.float32)
     n, sampler = 4000, Sampler(1.0, top_k=5, top_p=0.8)
-    drawn = backend.xp.to_numpy(sample(on(backend, np.broadcast_to(logits, (n, 8))), on(backend, uniforms(8, 0, n)), sampler))
+    drawn = backend.xp.to_numpy(sample(on(backend, np.broadcast_to(logits, (n, 8))), on(backend, uniforms(8, 0, n)), sampler)[0])
     kept = ranked(logits)[:5]  # ids 3 6 1 4 0; of their mass, 3 6 1 reach 0.8
     weights = np.zeros(8)
     weights[kept[:3]] = np.exp(logits[kept[:3]])
@@ -146,9 +147,9 @@ def test_cut_draws_are_as_frequent_as_what_is_left(backend):
 def test_rows_of_a_batch_do_not_touch_each_other(backend, logits, seed, step):
     rows = np.stack([logits[0], logits[0][::-1], np.roll(logits[0], 1)])
     numbers, sampler, xp = uniforms(seed, step, 3), Sampler(0.8, top_k=9, top_p=0.9), backend.xp
-    together = xp.to_numpy(sample(on(backend, rows), on(backend, numbers), sampler))
+    together = xp.to_numpy(sample(on(backend, rows), on(backend, numbers), sampler)[0])
     for b in range(3):
-        alone = sample(on(backend, rows[b : b + 1]), on(backend, numbers[b : b + 1]), sampler)
+        alone, _ = sample(on(backend, rows[b : b + 1]), on(backend, numbers[b : b + 1]), sampler)
         assert int(xp.to_numpy(alone)[0]) == together[b]
 
 
@@ -156,7 +157,7 @@ def test_rows_of_a_batch_do_not_touch_each_other(backend, logits, seed, step):
 def test_logits_that_are_no_numbers_are_told_by_a_token_of_minus_one(backend):
     rows = np.array([[0, 1, 2], [0, np.nan, 1], [0, np.inf, 1], [0, -np.inf, 1]], dtype=np.float32)
     for sampler in (Sampler(0.0), Sampler(1.0), Sampler(1.0, top_k=2, top_p=0.9)):
-        tokens = backend.xp.to_numpy(sample(on(backend, rows), on(backend, [0.99] * 4), sampler))
+        tokens = backend.xp.to_numpy(sample(on(backend, rows), on(backend, [0.99] * 4), sampler)[0])
         assert list(tokens) == [2, -1, -1, 2]
 
 
@@ -181,8 +182,8 @@ def test_every_backend_draws_the_same_tokens(backend):
     logits = np.round(rng.normal(0, 3, (200, 50)) * 16).astype(np.float32) / 16
     numbers, sampler = uniforms(1, 0, 200), Sampler(0.7, top_k=20, top_p=0.95)
     reference, margin = load("numpy"), 1e-4  # of probability, far beyond what 50 terms of float32 can lose
-    ours = backend.xp.to_numpy(sample(on(backend, logits), on(backend, numbers), sampler))
-    theirs = sample(on(reference, logits), on(reference, numbers), sampler)
+    ours = backend.xp.to_numpy(sample(on(backend, logits), on(backend, numbers), sampler)[0])
+    theirs, _ = sample(on(reference, logits), on(reference, numbers), sampler)
     for b in np.nonzero(ours != theirs)[0]:
         q = np.exp(np.float64(top_p(top_k(temperature(logits[b : b + 1], 0.7), 20), 0.95))[0])
         assert np.min(np.abs(np.cumsum(q) / np.sum(q) - numbers[b])) < margin
@@ -210,4 +211,4 @@ def test_samplers_change_none_of_their_arguments(backend):
     rows, numbers = on(backend, logits), on(backend, [0.5])
     sample(rows, numbers, Sampler(0.5, 2, 0.9))
     np.testing.assert_array_equal(backend.xp.to_numpy(rows), logits)
-    assert sampling.sample(rows, numbers, Sampler(0.0)).shape == (1,)
+    assert sampling.sample(rows, numbers, Sampler(0.0))[0].shape == (1,)

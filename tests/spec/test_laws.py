@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.conformance.specification import definitions
-from refllm.decoding.sampling import top_k, top_p
+from refllm.decoding.cuts import top_k, top_p
 from refllm.layers.attention import Mask, attention, visible
 from refllm.layers.blockwise_attention import blockwise_attention
 from refllm.layers.cross_entropy import cross_entropy, cross_entropy_backward

@@ -408,7 +408,7 @@ def test_the_samplers_definition_agrees_with_refllm(data, temperature, top_k, to
     logits, sampler = data.draw(numbers(3, data.draw(st.integers(1, 6)))), sampling.Sampler(temperature, top_k, top_p)
     uniforms = data.draw(numbers(3)) / 8 + 0.5  # odd multiples of 1/256 and more: at no boundary of few equal logits
     uniforms = uniforms + 1 / 1021
-    found = sampling.sample(logits, uniforms, sampler)
+    found, _ = sampling.sample(logits, uniforms, sampler)
     assert found.tolist() == [definitions()["sample"](row, u, sampler) for row, u in zip(logits.tolist(), uniforms, strict=True)]
 
 
