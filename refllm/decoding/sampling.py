@@ -100,10 +100,14 @@ def draw(logits, uniforms):
 
     logits: (..., V)    uniforms: (...) in [0, 1)    Returns (...) int32
     """
-    xp = namespace(logits)
-    w = weights(logits)
-    reached = xp.cumulative_sum(w, axis=-1)
-    reached = xp.where(w > 0, reached, xp.zeros_like(reached))  # so that none of weight zero is ever the first
+    return draw_from(weights(logits), uniforms)
+
+
+def draw_from(weights, uniforms):
+    """Draw with probabilities in proportion to weights (..., V), by uniforms (...) in [0, 1). Returns (...) int32"""
+    xp = namespace(weights)
+    reached = xp.cumulative_sum(weights, axis=-1)
+    reached = xp.where(weights > 0, reached, xp.zeros_like(reached))  # so that none of weight zero is ever the first
     total = xp.max(reached, axis=-1, keepdims=True)
     threshold = xp.expand_dims(xp.astype(uniforms, total.dtype), axis=-1) * total
     passed = (reached > threshold) | (reached >= total)  # a uniform that rounds to 1 draws the last
