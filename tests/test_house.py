@@ -38,6 +38,8 @@ NUMPY_DOORS = {
     "conformance/": "the oracle is float64 NumPy",
     "decoding/constrained.py": "masks come from a library on the host",
     "decoding/generate.py": "prompts come in and tokens go out",
+    "decoding/intervals.py": "judges one step's logits on the host, in float64",
+    "decoding/margin.py": "judges one step's logits on the host, in float64",
     "decoding/sampling.py": "draws the uniforms on the host",
     "evaluation/": "scores leave as NumPy arrays; their statistics live on the host",
     "lab/": "statistics of results",
