@@ -59,10 +59,9 @@ def typical(logits, p: float):
         return logits
     xp = namespace(logits)
     surprise = surprises(logits)
-    q = xp.exp(-surprise)
-    nearness = -xp.abs(surprise - _entropy(q, surprise))
+    nearness = -xp.abs(surprise - entropy(logits))
     order = xp.argsort(nearness, axis=-1, descending=True, stable=True)
-    n = _fewest(xp.take_along_axis(q, order, axis=-1), p)
+    n = _fewest(xp.take_along_axis(weights(logits), order, axis=-1), p)
     edge = xp.take_along_axis(nearness, xp.take_along_axis(order, n - 1, axis=-1), axis=-1)
     return keep(logits, _at_least(nearness, edge, n))
 
@@ -71,17 +70,15 @@ def epsilon_cut(logits, epsilon: float):
     """Keep those of (..., V) whose probability is at least epsilon, and the likeliest."""
     xp = namespace(logits)
     likeliest = logits >= xp.max(logits, axis=-1, keepdims=True)
-    return keep(logits, (xp.exp(-surprises(logits)) >= epsilon) | likeliest)
+    return keep(logits, (probabilities(logits) >= epsilon) | likeliest)
 
 
 def eta_cut(logits, epsilon: float):
     """Keep those of (..., V) whose probability is at least η = min(ε, √ε · e⁻ᴴ), H the entropy in nats, and the likeliest."""
     xp = namespace(logits)
-    surprise = surprises(logits)
-    q = xp.exp(-surprise)
-    eta = math.sqrt(epsilon) * xp.exp(-_entropy(q, surprise))
+    eta = math.sqrt(epsilon) * xp.exp(-entropy(logits))
     likeliest = logits >= xp.max(logits, axis=-1, keepdims=True)
-    return keep(logits, (q >= xp.minimum(eta, xp.full_like(eta, epsilon))) | likeliest)
+    return keep(logits, (probabilities(logits) >= xp.minimum(eta, xp.full_like(eta, epsilon))) | likeliest)
 
 
 def widened(logits):
@@ -97,6 +94,12 @@ def weights(logits):
     return xp.exp(wide - xp.max(wide, axis=-1, keepdims=True))
 
 
+def probabilities(logits):
+    """softmax(logits): (..., V), in float32 at least."""
+    w = weights(logits)
+    return w / namespace(w).sum(w, axis=-1, keepdims=True)
+
+
 def surprises(logits):
     """−log softmax(logits): (..., V), in nats and in float32 at least; ∞ where a token cannot come."""
     xp = namespace(logits)
@@ -105,16 +108,17 @@ def surprises(logits):
     return below + xp.log(xp.sum(xp.exp(-below), axis=-1, keepdims=True))
 
 
+def entropy(logits):
+    """The expected surprise: (..., 1), in nats and in float32 at least; a token that cannot come adds nothing."""
+    xp = namespace(logits)
+    q, surprise = probabilities(logits), surprises(logits)
+    return xp.sum(q * xp.where(q > 0, surprise, xp.zeros_like(q)), axis=-1, keepdims=True)
+
+
 def keep(logits, kept):
     """The logits (..., V) where kept is true, else −∞."""
     xp = namespace(logits)
     return xp.where(kept, logits, xp.full_like(logits, -xp.inf))
-
-
-def _entropy(q, surprise):
-    """The expected surprise (..., 1), in nats; a token that cannot come adds nothing."""
-    xp = namespace(q)
-    return xp.sum(xp.where(q > 0, q * surprise, xp.zeros_like(q)), axis=-1, keepdims=True)
 
 
 def _fewest(weights, p: float):

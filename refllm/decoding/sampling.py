@@ -65,8 +65,7 @@ def distribution(logits, sampler: Sampler, memory: Memory | None = None, allowed
     elif sampler.draws == "llama2.c":
         p = llama2c_random.distribution(scores, sampler.temperature, sampler.top_p)
     else:
-        w = weights(_cut(cuts.temperature(scores, sampler.temperature), sampler, memory))
-        p = w / xp.sum(w, axis=-1, keepdims=True)
+        p = cuts.probabilities(_cut(cuts.temperature(scores, sampler.temperature), sampler, memory))
     return xp.where(_sound(logits, scores)[:, None], p, xp.full_like(p, float("nan")))
 
 

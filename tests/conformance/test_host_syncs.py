@@ -7,7 +7,7 @@ pytest.importorskip("array_api_strict", reason="array-api-strict is not installe
 
 from refllm.array_api import load, namespace
 from refllm.conformance.host_syncs import count_host_syncs
-from refllm.decoding import Sampler, decode, generate, new_cache, prefill, sample
+from refllm.decoding import Sampler, decode, generate, new_cache, prefill, remember, sample
 from refllm.models import architecture, bert, gpt2, llama
 from refllm.models.model import Model
 from refllm.training.config import TrainingConfig
@@ -18,7 +18,14 @@ CONFIGS = {
     "llama": llama.Config(vocab_size=11, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1, d_head=4, d_ff=16, max_positions=16),
 }
 PUPILS = CONFIGS | {"bert": bert.Config(vocab_size=11, d_model=8, n_layers=2, n_heads=2, max_positions=16, d_ff=16, padding=0)}
-SAMPLERS = [Sampler(temperature=0), Sampler(), Sampler(temperature=0.8, top_k=5), Sampler(temperature=0.8, top_p=0.9)]
+SAMPLERS = [
+    Sampler(temperature=0),
+    Sampler(),
+    Sampler(0.8, top_k=5, top_p=0.9, min_p=0.01, typical_p=0.9, epsilon=0.001, eta=0.001),
+    Sampler(0, repetition_penalty=1.2, presence_penalty=0.1, frequency_penalty=0.1, no_repeat_ngram=2, logit_bias={3: -1.0}),
+    Sampler(mirostat=(3.0, 0.1)),
+    Sampler(0.8, top_p=0.9, draws="llama2.c"),
+]
 
 
 @pytest.fixture
@@ -85,10 +92,12 @@ def test_prefill_and_decode_never_wait_for_the_device(syncs, name, sampler):
     uniforms = [xp.from_numpy(np.full(2, u, dtype=np.float32)) for u in (0.1, 0.5, 0.9)]
     syncs.places.clear()
     logits, cache = prefill(model, tokens, cache, valid)
-    token = sample(logits, uniforms[0], sampler)
+    memory = remember(sampler, tokens, valid, xp, 11)
+    allowed = xp.ones((2, 11), dtype=xp.bool)
+    token, memory = sample(logits, uniforms[0], sampler, memory, allowed)
     for u in uniforms[1:]:
         logits, cache = decode(model, token[:, None], cache)
-        token = sample(logits, u, sampler)
+        token, memory = sample(logits, u, sampler, memory, allowed)
     assert not syncs.places
     assert tuple(token.shape) == (2,)
 
