@@ -65,6 +65,11 @@ def test_runs_are_resampled_whole():
     assert np.ptp(fit(alone, ("parameters",), False, delta=1.0, resamples=400).intervals["alpha"]) < 0.75 * np.ptp(narrow)
 
 
+def test_every_resample_is_another_draw():
+    found = fit(line(noise=1e-2), ("parameters",), False, delta=1.0, resamples=600)
+    assert len(np.unique(found.samples[:, -1])) > 590
+
+
 def test_a_band_holds_its_line():
     runs = line(noise=1e-2)
     found = fit(runs, ("parameters",), False, delta=1.0, resamples=200)
@@ -92,6 +97,7 @@ def test_a_floor_far_below_the_losses_is_told_to_be_unknown():
 def test_a_floor_that_is_known_is_kept():
     found = fit(line(floor=1.5), ("parameters",), 1.5)
     assert found.constants["E"] == 1.5
+    assert found.rms < 1e-9
     assert found.constants["alpha"] == pytest.approx(0.3, rel=1e-6)
 
 

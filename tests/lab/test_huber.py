@@ -100,3 +100,12 @@ def test_weights_count_a_point_as_often_as_they_say():
     weighted, a = minimise(starts, logs, y, weights.astype(float), terms)
     repeated, b = minimise(starts, np.repeat(logs, weights, axis=0), np.repeat(y, weights), np.ones(weights.sum()), terms)
     np.testing.assert_allclose(weighted[a.argmin()], repeated[b.argmin()], rtol=1e-5)
+
+
+@given(TERMS, st.integers(0, 2**32 - 1))
+def test_no_start_ends_higher_than_it_began(terms, seed):
+    p, logs, rng = drawn(terms, seed)
+    y = prediction(p[None], logs, terms)[0][0] + 0.1 * rng.standard_normal(len(logs))
+    starts = p + rng.normal(0, 3, (5, len(p)))
+    _, value = minimise(starts, logs, y, np.ones(len(y)), terms, iterations=20)
+    assert np.all(value <= objective(starts, logs, y, np.ones(len(y)), terms))

@@ -36,6 +36,14 @@ def test_the_parabola_is_biased_by_what_is_told(width, bias):
     assert parabola_bias(law, valley) == pytest.approx(valley.parameters / law.optimum(valley.flops)[0], rel=1e-9)
 
 
+def test_a_valleys_curve_passes_through_its_minimum_and_its_runs():
+    for valley in isoflop(valleys(BESIROGLU, 2)).valleys:
+        x = np.log(valley.parameters)
+        assert np.polyval(valley.curve, x) == pytest.approx(valley.loss, rel=1e-9)
+        assert valley.loss < np.polyval(valley.curve, x + 0.3)
+        np.testing.assert_allclose(np.polyval(valley.curve, np.log(valley.runs.parameters)), valley.runs.loss, rtol=1e-3)
+
+
 def test_a_minimum_outside_the_sizes_is_marked():
     found = isoflop(valleys(BESIROGLU, 3, shift=6.0))
     assert not any(valley.inside for valley in found.valleys)
