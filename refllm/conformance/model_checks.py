@@ -5,10 +5,11 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from refllm.array_api import Backend
+from refllm.decoding.cache import new_cache
 from refllm.layers.cross_entropy import cross_entropy, cross_entropy_backward
-from refllm.layers.kv_cache import KVCache
 from refllm.layers.rope import LinearScaling, Llama3Scaling, YarnScaling
 from refllm.models import architecture
+from refllm.models.model import Model
 
 from .check import Check
 from .strategies import integers, normals, truths
@@ -203,13 +204,8 @@ def _decode(name):
 
     def compute(backend: Backend, drawn):
         config, params, tokens, valid, cuts = drawn
-        xp, (B, T) = backend.xp, tokens.shape
-        shape = (B, config.n_kv_heads, T, config.d_head)
-
-        def buffers():
-            return tuple(xp.zeros(shape, dtype=params["embedding"].dtype) for _ in range(config.n_layers))
-
-        cache = KVCache(buffers(), buffers(), 0, None)
+        B, T = tokens.shape
+        cache = new_cache(Model(module, config, params), B, T)
         results = {}
         for start, end in zip(cuts, cuts[1:], strict=False):
             output = module.forward(params, tokens[:, start:end], config, cache, valid=valid[:, start:end], last=1)

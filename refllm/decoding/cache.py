@@ -1,13 +1,18 @@
 """The memory of decoding, made once: after it, no step allocates a cache or joins two arrays."""
 
-from refllm.layers.kv_cache import KVCache
+from refllm.layers.cache_blocks import quantise
+from refllm.layers.kv_cache import KVCache, Layer, most_blocks
+from refllm.models.accounting import windows
 from refllm.models.model import Model
 
 
-def new_cache(model: Model, batch: int, length: int) -> KVCache:
+def new_cache(model: Model, batch: int, length: int, *, quantised: bool = False, size: int = 256, slack: int = 0) -> KVCache:
     """An empty cache for `batch` sequences of at most `length` positions, in the model's backend and dtype.
 
-    It takes 2 · n_layers · batch · n_kv_heads · length · d_head numbers.
+    quantised: keep keys and values in eight bits    size: of a block, at most: blocks are of equal size, and cover the length
+    slack: positions that can be taken back (`rewind`) also in layers with a window; others go back as far as one likes
+    It takes 2 · batch · n_kv_heads · d_head numbers for each position and layer; a layer with a window keeps that and the slack,
+    in whole blocks.
     Raises ValueError where the model cannot reach that length.
     """
     config = model.config
@@ -17,9 +22,18 @@ def new_cache(model: Model, batch: int, length: int) -> KVCache:
         raise ValueError(
             f"a cache of {length} positions is longer than the model's context, max_positions={config.max_positions}."
         )
-    xp, dtype = model.backend.xp, model.params["embedding"].dtype
+    if size < 1 or slack < 0:
+        raise ValueError(f"size={size} and slack={slack} are positions: of a block at least 1, kept behind a window at least 0.")
+    xp, dtype, n_blocks = model.backend.xp, model.params["embedding"].dtype, -(-length // size)
+    size = -(-length // n_blocks)
 
-    def buffers():
-        return tuple(xp.zeros((batch, config.n_kv_heads, length, config.d_head), dtype=dtype) for _ in range(config.n_layers))
+    def block():
+        zeros = xp.zeros((batch, config.n_kv_heads, size, config.d_head), dtype=dtype)
+        return quantise(zeros) if quantised else zeros
 
-    return KVCache(keys=buffers(), values=buffers(), length=0, valid=None)
+    def layer(window: int | None) -> Layer:
+        n = n_blocks if window is None else min(n_blocks, most_blocks(window + slack, size))
+        return Layer(spare=tuple((block(), block()) for _ in range(n)), window=window)
+
+    layers = tuple(layer(window) for window in windows(config))
+    return KVCache(layers, 0, size, room=length, rows=batch, slack=slack, quantised=quantised)

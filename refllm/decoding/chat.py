@@ -10,7 +10,7 @@ from refllm.decoding.memory import remember
 from refllm.decoding.sampler import Sampler
 from refllm.decoding.sampling import sample, uniforms
 from refllm.decoding.text import Piece
-from refllm.layers.kv_cache import KVCache
+from refllm.layers.kv_cache import KVCache, rewind
 from refllm.models.model import Model
 from refllm.tokenizer import StreamDecoder
 from refllm.tokenizer.chat_encoder import ChatEncoder
@@ -85,7 +85,7 @@ class Conversation:
     def _tokens(self, prompt: list[int], n_tokens: int) -> Iterator[tuple[int, float]]:
         """The tokens of an answer, and the seconds that each took."""
         began, xp = time.perf_counter(), self.model.backend.xp
-        known = common_prefix(self._known, prompt[:-1])  # one token at least is read, for the logits after it
+        known = self._go_back(common_prefix(self._known, prompt[:-1]))  # one token at least is read, for the logits after it
         self._known, ids = prompt[:known], prompt[known:]
         self.n_read = len(ids)
         memory = remember(self.sampler, self.model.tokens([prompt]), None, xp, self.model.config.vocab_size)
@@ -108,20 +108,22 @@ class Conversation:
         self._known = self._known + ids  # only now: an interrupted call leaves numbers behind those that are known
         return logits
 
+    def _go_back(self, known: int) -> int:
+        """Leave only the first so many tokens in the cache, or none where that cannot be; return how many are left."""
+        if self._cache is None:
+            return 0
+        try:
+            self._cache = rewind(self._cache, known)
+        except ValueError:  # a window has dropped what the next token would see
+            self._cache, known = None, 0
+        return known
+
     def _cache_for(self, length: int) -> KVCache:
         """The cache with the known tokens in it, and room for so many positions."""
-        old, known = self._cache, len(self._known)
-        if old is not None and old.keys[0].shape[2] >= length:
-            return old._replace(length=known)
-        new = new_cache(self.model, 1, min(self.model.config.max_positions, max(LEAST, 2 * length)))
-        if old is None:
-            return new
-        xp = self.model.backend.xp
-
-        def moved(buffers: tuple, into: tuple) -> tuple:
-            return tuple(xp.write(b, 0, a[:, :, :known, :], axis=2) for a, b in zip(buffers, into, strict=True))
-
-        return KVCache(moved(old.keys, new.keys), moved(old.values, new.values), known, None)
+        cache, self._cache = self._cache, None  # an interrupted call leaves it half written
+        if cache is None:
+            cache = new_cache(self.model, 1, min(self.model.config.max_positions, max(LEAST, 2 * length)))
+        return cache._replace(room=max(length, cache.room))
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:

@@ -69,7 +69,8 @@ def score_tokens(model: Model, tokens: Any, valid: Any = None, *, begin: int = 1
         raise ValueError(f"begin={begin} must be 1 … {T}, and alternatives={alternatives} 0 … {V}.")
     if begin == T:
         return Scores(np.zeros((B, 0)), np.zeros((B, 0, alternatives), np.int32), np.zeros((B, 0, alternatives)))
-    mask = None if kept.all() else xp.from_numpy(kept)
+    begun = np.maximum.accumulate(kept, axis=1)  # padding at the right needs no hiding: no token before it sees it
+    mask = None if begun.all() else xp.from_numpy(begun)
     cache, parts = new_cache(model, B, T - 1), []
     for start, stop in [(0, begin - 1)] * (begin > 1) + _spans(begin - 1, T - 1, LOGITS // (B * V)):
         read = {"valid": None if mask is None else mask[:, start:stop], "last": 1 if stop < begin else None}

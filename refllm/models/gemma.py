@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from refllm.array_api import namespace
-from refllm.layers.attention import attention, attention_backward
+from refllm.layers.attention import attention_backward
 from refllm.layers.dropout import Dropout
 from refllm.layers.embedding import embedding, embedding_backward
 from refllm.layers.geglu import geglu, geglu_backward
-from refllm.layers.kv_cache import KVCache, append
+from refllm.layers.kv_cache import KVCache
 from refllm.layers.linear import linear, linear_backward
 from refllm.layers.precision import narrow, widen
 from refllm.layers.rms_norm import rms_norm, rms_norm_backward
@@ -29,7 +29,7 @@ from refllm.models.heads import merge_heads, split_heads
 from refllm.models.llama import read_scaling, scaling_fields
 from refllm.models.parameters import Shapes, check_sizes, initial_values, under, within
 from refllm.models.regularise import drop, drop_backward
-from refllm.models.sequence import Output, advance, last_positions, last_positions_backward, place
+from refllm.models.sequence import Output, advance, attend, last_positions, last_positions_backward, place
 
 AUTOREGRESSIVE = True  # whether a position's logits are of the token after it, and see none after it
 
@@ -149,7 +149,7 @@ def forward(
     logits, headed = linear(x, head(params, config))
     logits, capped = (logits, None) if config.logit_softcap is None else softcap(logits, config.logit_softcap)
     saved = None if decoding else (embedded, dropped, blocks, checkpointing, asked, normed, headed, capped, config)
-    return Output(logits, advance(cache, tokens.shape[1]), saved)
+    return Output(logits, advance(cache, tokens.shape[1]), saved, features=x)
 
 
 def backward(dlogits, saved) -> dict[str, Any]:
@@ -259,9 +259,7 @@ def self_attention(x, p, config: Config, angles, mask, cache, i: int):
     q, q_turned = rope(q, *angles)
     k, k_turned = rope(k, *angles)
     v = split_heads(v, config.n_kv_heads)
-    if cache is not None:
-        cache, k, v = append(cache, i, k, v)  # (B, G, S, K)
-    y, attended = attention(q, k, v, mask, config.query_pre_attn_scalar**-0.5, config.attention_softcap)
+    y, cache, attended = attend(q, k, v, mask, config.query_pre_attn_scalar**-0.5, cache, i, config.attention_softcap)
     out, o_saved = linear(merge_heads(y), p["attention.o"])
     return out, cache, (q_saved, k_saved, v_saved, q_normed, k_normed, q_turned, k_turned, attended, o_saved, config)
 

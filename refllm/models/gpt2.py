@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from refllm.array_api import namespace
-from refllm.layers.attention import attention, attention_backward
+from refllm.layers.attention import attention_backward
 from refllm.layers.dropout import Dropout
 from refllm.layers.embedding import embedding, embedding_backward
-from refllm.layers.kv_cache import KVCache, append
+from refllm.layers.kv_cache import KVCache
 from refllm.layers.layer_norm import layer_norm, layer_norm_backward
 from refllm.layers.linear import affine, affine_backward, linear, linear_backward
 from refllm.layers.mlp import ACTIVATIONS, mlp, mlp_backward
 from refllm.models.heads import merge_heads, split_heads
 from refllm.models.parameters import Shapes, check_sizes, initial_values, under, within
 from refllm.models.regularise import drop, drop_backward
-from refllm.models.sequence import Output, advance, last_positions, last_positions_backward, place
+from refllm.models.sequence import Output, advance, attend, last_positions, last_positions_backward, place
 
 AUTOREGRESSIVE = True  # whether a position's logits are of the token after it, and see none after it
 
@@ -146,7 +146,7 @@ def forward(
     x, normed = layer_norm(x, params["norm.gain"], params["norm.bias"], config.norm_eps)
     logits, headed = linear(x, xp.matrix_transpose(params["embedding"]))
     saved = None if decoding else (embedded, placed, positions.ndim, dropped, blocks, checkpointing, asked, normed, headed)
-    return Output(logits, advance(cache, tokens.shape[1]), saved)
+    return Output(logits, advance(cache, tokens.shape[1]), saved, features=x)
 
 
 def backward(dlogits, saved) -> dict[str, Any]:
@@ -202,9 +202,7 @@ def self_attention(x, p, config: Config, mask, cache, i: int):
     q = split_heads(qkv[..., :D], H)  # (B, H, T, K)
     k = split_heads(qkv[..., D : 2 * D], H)
     v = split_heads(qkv[..., 2 * D :], H)
-    if cache is not None:
-        cache, k, v = append(cache, i, k, v)  # (B, H, S, K)
-    y, attended = attention(q, k, v, mask, config.d_head**-0.5)
+    y, cache, attended = attend(q, k, v, mask, config.d_head**-0.5, cache, i)
     out, o_saved = affine(merge_heads(y), p["attention.o"], p["attention.o_bias"])
     return out, cache, (qkv_saved, attended, o_saved, H)
 

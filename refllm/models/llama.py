@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from refllm.array_api import namespace
-from refllm.layers.attention import attention, attention_backward
+from refllm.layers.attention import attention_backward
 from refllm.layers.dropout import Dropout
 from refllm.layers.embedding import embedding, embedding_backward
-from refllm.layers.kv_cache import KVCache, append
+from refllm.layers.kv_cache import KVCache
 from refllm.layers.linear import affine, affine_backward, linear, linear_backward
 from refllm.layers.rms_norm import rms_norm, rms_norm_backward
 from refllm.layers.rope import (
@@ -34,7 +34,7 @@ from refllm.layers.swiglu import silu, silu_backward, swiglu, swiglu_backward
 from refllm.models.heads import merge_heads, split_heads
 from refllm.models.parameters import Shapes, check_sizes, initial_values, under, within
 from refllm.models.regularise import drop, drop_backward
-from refllm.models.sequence import Output, advance, last_positions, last_positions_backward, place
+from refllm.models.sequence import Output, advance, attend, last_positions, last_positions_backward, place
 
 AUTOREGRESSIVE = True  # whether a position's logits are of the token after it, and see none after it
 
@@ -145,7 +145,7 @@ def forward(
     x, normed = rms_norm(x, params["norm"], config.norm_eps)
     logits, headed = linear(x, head(params, config))
     saved = None if decoding else (embedded, dropped, blocks, checkpointing, asked, normed, headed, config)
-    return Output(logits, advance(cache, tokens.shape[1]), saved)
+    return Output(logits, advance(cache, tokens.shape[1]), saved, features=x)
 
 
 def backward(dlogits, saved) -> dict[str, Any]:
@@ -203,10 +203,8 @@ def self_attention(x, p, config: Config, angles, mask, cache, i: int):
     q, q_turned = rope(q, *angles)
     k, k_turned = rope(k, *angles)
     v = split_heads(v, config.n_kv_heads)
-    if cache is not None:
-        cache, k, v = append(cache, i, k, v)  # (B, G, S, K)
     seen = mask._replace(window=None) if i in config.full_layers else mask
-    y, attended = attention(q, k, v, seen, config.d_head**-0.5)
+    y, cache, attended = attend(q, k, v, seen, config.d_head**-0.5, cache, i)
     out, o_saved = project(merge_heads(y), p, "attention.o")
     return out, cache, (q_saved, k_saved, v_saved, q_normed, k_normed, q_turned, k_turned, attended, o_saved, config)
 

@@ -161,10 +161,10 @@ def forward(
     x, normed = rms_norm(x, params["norm"], config.norm_eps)
     logits, headed = linear(x, head(params, config.dense))
     if decoding:
-        return Output(logits, advance(cache, tokens.shape[1]), None)
+        return Output(logits, advance(cache, tokens.shape[1]), None, features=x)
     auxiliary, balanced = balance(routers, valid, config)
     saved = (embedded, dropped, blocks, checkpointing, balanced, asked, normed, headed, config)
-    return Output(logits, None, saved, auxiliary)
+    return Output(logits, None, saved, auxiliary, x)
 
 
 def router_logits(params: Mapping[str, Any], tokens, config: Config, valid=None):

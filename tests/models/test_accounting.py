@@ -12,6 +12,7 @@ from refllm.array_api import kernels, load
 from refllm.conformance.specification import definitions
 from refllm.decoding import new_cache
 from refllm.decoding.generate import prefill
+from refllm.layers.kv_cache import n_bytes
 from refllm.models import accounting, architecture, bert, gemma, gpt2, llama, mixtral
 from refllm.models.model import Model
 
@@ -220,8 +221,8 @@ def test_the_cache_has_the_bytes_that_are_counted(name, dtype):
     module = module_of(name)
     params = {n: v.astype(dtype) for n, v in module.initialise(config, 0).items()}
     cache = new_cache(Model(module, config, params), 1, 13)
-    assert sum(buffer.nbytes for buffer in (*cache.keys, *cache.values)) == accounting.cache_bytes(module, config, 13, dtype)
-    assert cache.keys[0].dtype == getattr(numpy, dtype)
+    assert n_bytes(cache) == accounting.cache_bytes(module, config, 13, dtype)
+    assert cache.layers[0].spare[0][0].dtype == getattr(numpy, dtype)
 
 
 @pytest.mark.parametrize("name", WIDE)

@@ -15,10 +15,11 @@ from refllm.array_api.contract import PRIMITIVES, STANDARD
 from refllm.conformance import runners, specification, vectors
 from refllm.conformance.examples import agrees, printed, run_array_example, run_example
 from refllm.conformance.specification import definitions, evaluate, gradients, pages, signatures
-from refllm.decoding import sampling
+from refllm.decoding import llama2c_random, sampling
 from refllm.decoding.generate import generate
+from refllm.decoding.memory import remember
 from refllm.layers.attention import Mask
-from refllm.layers.kv_cache import KVCache, append
+from refllm.layers.kv_cache import KVCache, Layer, advance, extend, most_blocks
 from refllm.layers.rope import LinearScaling, Llama3Scaling, YarnScaling
 from refllm.models import architecture
 from refllm.models.model import Model
@@ -403,16 +404,64 @@ def test_the_layouts_definition_agrees_with_refllm():
         assert definitions()["arrange"](shapes) == list(arrange(shapes).names)
 
 
-@given(st.data(), st.sampled_from([0, 0.5, 2.0]), st.sampled_from([None, 1, 3]), st.sampled_from([None, 0.3, 0.9, 1.0]))
-def test_the_samplers_definition_agrees_with_refllm(data, temperature, top_k, top_p):
-    logits, sampler = data.draw(numbers(3, data.draw(st.integers(1, 6)))), sampling.Sampler(temperature, top_k, top_p)
-    uniforms = data.draw(numbers(3)) / 8 + 0.5  # odd multiples of 1/256 and more: at no boundary of few equal logits
-    uniforms = uniforms + 1 / 1021
-    found, _ = sampling.sample(logits, uniforms, sampler)
-    assert found.tolist() == [definitions()["sample"](row, u, sampler) for row, u in zip(logits.tolist(), uniforms, strict=True)]
+def or_none(*values):
+    return st.sampled_from([None, *values])
 
 
-@pytest.mark.parametrize("sampler", [sampling.Sampler(0), sampling.Sampler(1.0, top_k=4), sampling.Sampler(0.5, top_p=0.9)])
+SAMPLERS = st.builds(
+    sampling.Sampler,
+    temperature=st.sampled_from([0, 0.5, 2.0]),
+    top_k=or_none(1, 3),
+    top_p=or_none(0.3, 0.9, 1.0),
+    min_p=or_none(0, 0.07, 0.51),
+    typical_p=or_none(0.23, 0.87, 1.0),
+    epsilon=or_none(0.013, 0.19),
+    eta=or_none(0.017, 0.31),
+    repetition_penalty=st.sampled_from([1, 0.7, 1.5]),
+    presence_penalty=st.sampled_from([0, 0.5]),
+    frequency_penalty=st.sampled_from([0, 0.25]),
+    no_repeat_ngram=or_none(1, 2, 3),
+    logit_bias=st.sampled_from([{}, {0: 0.5}, {0: -np.inf}]),
+) | st.builds(sampling.Sampler, temperature=st.sampled_from([0.5, 2.0]), mirostat=st.just((1.3, 0.4)))
+
+
+@given(st.data(), SAMPLERS, st.booleans())
+def test_the_samplers_definition_agrees_with_refllm(data, sampler, restricted):
+    V = data.draw(st.integers(1 if sampler.biases == () else 2, 6))
+    prompts, rng = data.draw(tokens((3, data.draw(st.integers(0, 4))), V)), np.random.default_rng(data.draw(st.integers(0, 99)))
+    ours = remember(sampler, prompts, None, load("numpy").xp, V)
+    theirs = [definitions()["remember"](sampler, row) for row in prompts.tolist()]
+    for _ in range(4):
+        logits, uniforms = data.draw(numbers(3, V)), data.draw(numbers(3)) / 8 + 0.5 + 1 / 1021  # at no boundary of few equals
+        allowed = rng.random((3, V)) < 0.7 if restricted else np.ones((3, V), dtype=bool)
+        allowed[:, -1] = True
+        p = sampling.distribution(logits, sampler, ours, allowed)
+        rows = list(zip(logits.tolist(), uniforms.tolist(), theirs, allowed.tolist(), strict=True))
+        assert_equal_within(p, [definitions()["distribution"](z, sampler, memory, may) for z, _, memory, may in rows])
+        found, ours = sampling.sample(logits, uniforms, sampler, ours, allowed)
+        pairs = [definitions()["sample"](z, u, sampler, memory, may) for z, u, memory, may in rows]
+        assert found.tolist() == [token for token, _ in pairs]
+        theirs = [memory for _, memory in pairs]
+    if sampler.mirostat is not None:
+        assert np.all(np.abs(ours.mu - [memory.mu for memory in theirs]) <= 1e-5)  # which is carried in float32
+
+
+@given(st.data(), st.sampled_from([0.5, 1.0, 2.0]), or_none(0.05, 0.37, 0.9, 1.0), st.integers(1, 2**64 - 1))
+def test_the_definition_of_llama2cs_draws_agrees_with_refllm(data, temperature, top_p, seed):
+    assert [llama2c_random.number(seed, step) for step in range(5)] == definitions()["llama2c_numbers"](seed, 5)
+    logits = data.draw(numbers(3, data.draw(st.integers(1, 6))))
+    uniforms = data.draw(numbers(3)) / 8 + 0.5 + 1 / 1021
+    found = llama2c_random.draw(logits, uniforms, temperature, top_p)
+    draw = definitions()["llama2c_draw"]
+    assert found.tolist() == [draw(z, u, temperature, top_p) for z, u in zip(logits.tolist(), uniforms, strict=True)]
+
+
+PENALISED = sampling.Sampler(0.9, repetition_penalty=1.3, frequency_penalty=0.2, no_repeat_ngram=2, mirostat=(2.0, 0.3))
+
+
+@pytest.mark.parametrize(
+    "sampler", [sampling.Sampler(0), sampling.Sampler(1.0, top_k=4), sampling.Sampler(0.5, top_p=0.9), PENALISED]
+)
 def test_generation_from_the_cache_is_its_definition_without_one(sampler):
     config = architecture("llama").Config(**LLAMA | {"n_kv_heads": 2, "max_positions": 9})
     params = params_drawn("llama", config, 0)
@@ -422,17 +471,19 @@ def test_generation_from_the_cache_is_its_definition_without_one(sampler):
     assert [int(step.tokens[0]) for step in generate(model, [3, 1], 5, sampler, seed=7)] == expected
 
 
-@given(st.integers(1, 4), st.integers(0, 3), st.integers(1, 3))
-def test_the_caches_definition_agrees_with_refllm(B, length, T):
-    rng = np.random.default_rng(length)
-    keys, values = ([rng.integers(0, 9, (B, 2, length + T + 1, 3)) / 1 for _ in range(2)] for _ in range(2))
-    k, v = rng.integers(0, 9, (B, 2, T, 3)) / 1, rng.integers(0, 9, (B, 2, T, 3)) / 1
-    before = KVCache(tuple(keys), tuple(values), length, None)
-    expected, k_so_far, v_so_far = definitions()["append"](specification.plain(before), 1, k.tolist(), v.tolist())
-    cache, ours_k, ours_v = append(before, 1, k, v)
-    assert (ours_k.tolist(), ours_v.tolist()) == (k_so_far, v_so_far)
-    assert specification.plain(cache.keys) == expected.keys
-    assert cache.length == expected.length == length
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.sampled_from([None, 1, 3]), st.integers(1, 4), st.integers(0, 2))
+def test_the_caches_definition_agrees_with_refllm(pieces, window, size, slack):
+    cache = KVCache((Layer(window=window),), 0, size, room=25, rows=1, slack=slack)
+    for T in pieces:
+        k = np.arange(cache.length, cache.length + T, dtype=np.float64).reshape((1, 1, T, 1))  # each position's key names it
+        cache, keys, values, _ = extend(cache, 0, k, k, Mask(cache.length, True, window))
+        seen = definitions()["positions_seen"](cache.length, T, window, 0)
+        assert [x for block in keys for x in block.ravel()] == [x for block in values for x in block.ravel()] == seen
+        (held,) = cache.layers
+        kept = definitions()["blocks_kept"](cache.length, T, window, 0, slack, size)
+        assert list(range(held.first, held.first + len(held.keys))) == kept
+        cache = advance(cache, T)
+    assert definitions()["most_blocks"](slack + 1, size) == most_blocks(slack + 1, size)
 
 
 def test_every_op_of_refllm_is_defined_in_the_specification():
