@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refllm.decoding.cache import new_cache
+from refllm.decoding.fit import fit
 from refllm.decoding.memory import remember
 from refllm.decoding.sampler import Sampler
 from refllm.decoding.sampling import sample, uniforms
@@ -55,26 +56,21 @@ def generate(
     sampler: Sampler,
     seed: int,
     stop: Collection[int] = (),
+    *,
+    overflow: str = "error",
 ) -> Iterator[Step]:
     """Continue one prompt, or several side by side, by up to n_tokens each.
 
     prompts: token ids, or one list of ids per row; shorter rows are padded at the left
     stop: ids after which a row ends; the id itself is yielded. When every row has ended, so does the iterator.
+    overflow: what happens to a prompt that is too long, see `fit`
     Raises ValueError, at once, for a model that cannot continue a text, an empty prompt, an id outside the vocabulary, or more
     tokens than the context holds; and while it runs, if the logits stop being numbers.
     """
     check_continues(model)
     one = len(prompts) == 0 or isinstance(prompts[0], int | np.integer)
     given: Sequence[Any] = [prompts] if one else prompts
-    rows = [list(row) for row in given]
-    if any(len(row) == 0 for row in rows):
-        raise ValueError("the prompt is empty; generation continues at least one token.")
-    T, room = max(map(len, rows)), model.config.max_positions
-    if n_tokens < 1:
-        raise ValueError(f"n_tokens={n_tokens} asks for no token; it must be at least 1.")
-    if T + n_tokens > room:
-        left = f"ask for at most {room - T}, or shorten the prompt" if room > T else f"shorten it by at least {T - room + 1}"
-        raise ValueError(f"the prompt has {T} tokens, and {n_tokens} more do not fit the model's context of {room}: {left}.")
+    rows = [fit(row, n_tokens, model.config.max_positions, overflow)[0] for row in given]
     ids, valid = pad_left(rows)
     check_ids(ids, "the prompt", model.config.vocab_size)
     return _steps(model, ids, None if valid.all() else valid, n_tokens, sampler, seed, np.asarray(list(stop), dtype=np.int32))

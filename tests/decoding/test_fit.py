@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refllm.conformance.specification import definitions
 from refllm.decoding.fit import fit
 
 PROMPTS = st.lists(st.integers(0, 9), min_size=1, max_size=9)
@@ -23,9 +24,9 @@ def test_of_a_prompt_that_is_too_long_as_much_is_kept_as_fits(ids, n_tokens, roo
     assert fit(ids, n_tokens, room, "keep_start") == (ids[:kept], after)
     assert fit(ids, n_tokens, room, "keep_end") == (ids[len(ids) - kept :], after)
     found, _ = fit(ids, n_tokens, room, "keep_end", opening=opening)
-    head = min(opening, kept)
+    assert found == definitions()["fitted"](ids, room - kept if kept < len(ids) else 1, room, "keep_end", opening)
     assert len(found) == kept
-    assert (found[:head], found[head:]) == (ids[:head], ids[len(ids) - (kept - head) :])
+    assert found[: min(opening, kept)] == ids[: min(opening, kept)]
 
 
 @pytest.mark.parametrize(

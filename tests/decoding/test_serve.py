@@ -1,0 +1,381 @@
+"""Continuous batching: each text is the one it gets alone, whoever comes and goes beside it."""
+
+import types
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refllm.decoding import Sampler, generate, new_cache, prefill
+from refllm.decoding.batch import Batch, Newcomer
+from refllm.decoding.request import Request
+from refllm.decoding.serve import serve
+from refllm.layers.kv_cache import n_bytes
+from refllm.models import bert, llama
+from refllm.models.model import Model
+
+GREEDY = Sampler(0.0)
+SAMPLERS = [GREEDY, Sampler(1.5), Sampler(0.9, top_k=5), Sampler(1.2, repetition_penalty=1.3, frequency_penalty=0.2)]
+
+
+@st.composite
+def a_request(draw):
+    return Request(
+        prompt=draw(st.lists(st.integers(0, 22), min_size=1, max_size=6)),
+        max_tokens=draw(st.integers(1, 7)),
+        sampler=draw(st.sampled_from(SAMPLERS)),
+        seed=draw(st.integers(0, 3)),
+        row=draw(st.integers(0, 2)),
+        stop_tokens=draw(st.sampled_from([(), (3,), (3, 7, 11, 13)])),
+    )
+
+
+def alone(model, request):
+    """The tokens that `generate` gives the request, as the last of as many rows as it needs."""
+    prompts = [request.prompt] * (request.row + 1)
+    steps = generate(model, prompts, request.max_tokens, request.sampler, request.seed, request.stop_tokens)
+    return [token for step in steps if (token := int(step.tokens[request.row])) >= 0]
+
+
+def by_request(events):
+    """The events of each request, in its order."""
+    found = {}
+    for event in events:
+        found.setdefault(event.request, []).append(event)
+    return found
+
+
+def tokens_of(events):
+    return {number: [event.token for event in theirs] for number, theirs in by_request(events).items()}
+
+
+@given(st.data())
+def test_a_text_is_the_one_it_gets_alone(backend, make_model, data):
+    model = make_model(backend.name)
+    requests = data.draw(st.lists(a_request(), min_size=1, max_size=4), "requests")
+    rows, chunk = data.draw(st.integers(1, 3), "rows"), data.draw(st.sampled_from([None, 1, 3]), "chunk")
+    events = by_request(serve(model, iter(requests), rows, chunk=chunk))
+    assert sorted(events) == list(range(len(requests)))
+    for number, request in enumerate(requests):
+        tokens = [event.token for event in events[number]]
+        assert tokens == alone(model, request)
+        reasons = [event.finish for event in events[number]]
+        assert reasons[:-1] == [None] * (len(tokens) - 1)
+        assert reasons[-1] == ("end" if tokens[-1] in request.stop_tokens else "length")
+
+
+def widest(backend):
+    return "float64" if "float64" in backend.xp.dtypes() else "float32"
+
+
+def bound(logits, dtype):
+    """The error that logits: (..., V) of these models may have in a dtype, as in test_generate.py."""
+    n = 2 * (8 + 8 + 8 + 16 + 16 + 16 + 8 + 8 + 12) + 8 + 8
+    eps = {"float64": 2.0**-52, "float32": 2.0**-23}[dtype]
+    return eps * (20 + n) * np.max(np.abs(logits), axis=-1, keepdims=True)
+
+
+@given(st.data())
+def test_each_rows_logits_equal_its_single_run(backend, make_model, data):
+    """Rows of given tokens come and go at drawn times; each step's logits are those of the full forward pass of each row."""
+    model, exact, xp = make_model(backend.name, widest(backend)), make_model("numpy", "float64"), backend.xp
+    batch = Batch(model, 16)
+    for _ in range(data.draw(st.integers(1, 5), "steps")):
+        leaving = [b for b in range(len(batch.rows)) if len(batch.rows[b]) == 15 or data.draw(st.booleans(), "leaves")]
+        coming = data.draw(st.lists(st.lists(st.integers(0, 22), min_size=1, max_size=6), max_size=2), "come")
+        batch.change(leaving, [newcomer(model, ids) for ids in coming])
+        if not batch.rows:
+            continue
+        tokens = data.draw(st.lists(st.integers(0, 22), min_size=len(batch.rows), max_size=len(batch.rows)), "tokens")
+        batch.rows = [(*row, token) for row, token in zip(batch.rows, tokens, strict=True)]
+        batch.tokens = xp.from_numpy(np.array(tokens, np.int32))
+        logits = xp.to_numpy(batch.step())
+        for b, row in enumerate(batch.rows):
+            expected = exact.logits([row])[0, -1]
+            assert np.all(np.abs(logits[b] - expected) <= bound(expected, widest(backend))), row
+
+
+def newcomer(model, ids):
+    _, cache = prefill(model, model.tokens([ids]), new_cache(model, 1, len(ids)))
+    return Newcomer(tuple(ids), cache, model.backend.xp.asarray([0], dtype=model.backend.xp.int32))
+
+
+@given(st.data())
+def test_the_tokens_that_come_next_stay_with_their_rows(data):
+    """On a batch whose cache does not matter: every row is known by its token."""
+    model, batch, number = small(), Batch(small(), 8), 0
+    xp = model.backend.xp
+    for _ in range(5):
+        leaving = [b for b in range(len(batch.rows)) if data.draw(st.booleans())]
+        stay = [row for b, row in enumerate(batch.rows) if b not in leaving]
+        coming = list(range(number, number + data.draw(st.integers(0, 3))))
+        number += len(coming)
+        batch.change(leaving, [newcomer(model, [1])._replace(row=n, token=xp.asarray([n], dtype=xp.int32)) for n in coming])
+        assert sorted(batch.rows) == sorted([*stay, *coming])
+        assert ([] if batch.tokens is None else batch.tokens.tolist()) == batch.rows
+
+
+def small(backend="numpy", **changes):
+    sizes = {"vocab_size": 23, "d_model": 4, "n_layers": 1, "n_heads": 1, "n_kv_heads": 1, "d_head": 4, "d_ff": 4}
+    return Model.initialise("llama", llama.Config(**sizes | {"max_positions": 16} | changes), seed=0, backend=backend)
+
+
+def watched(model):
+    """The model, and a list to which each call of it adds the shape of its tokens."""
+    shapes, forward = [], model.architecture.forward
+
+    def noting(params, tokens, *arguments, **options):
+        shapes.append(tuple(tokens.shape))
+        return forward(params, tokens, *arguments, **options)
+
+    return replace(model, architecture=types.SimpleNamespace(**{**vars(model.architecture), "forward": noting})), shapes
+
+
+def test_a_row_that_is_free_is_taken_by_the_next_request_and_others_close_up():
+    model, shapes = watched(small())
+    requests = [Request([1] * n, n_tokens, GREEDY) for n, n_tokens in [(2, 4), (3, 2), (4, 4), (5, 1)]]
+    events = list(serve(model, iter(requests), 2))
+    prefills_and_steps = [(1, 2), (1, 3), (2, 1), (1, 4), (2, 1), (2, 1), (1, 5), (1, 1)]
+    assert shapes == prefills_and_steps
+    assert [event.request for event in events] == [0, 1, 0, 1, 2, 0, 2, 0, 2, 3, 2]
+
+
+def test_a_long_prompt_is_read_in_chunks_between_which_the_others_go_on():
+    model, shapes = watched(small())
+    events = list(serve(model, iter([Request([1], 6, GREEDY), Request([1] * 7, 3, GREEDY)]), 2, chunk=3))
+    assert shapes == [(1, 1), (1, 1), (1, 3), (1, 1), (1, 3), (1, 1), (1, 1), (2, 1), (2, 1)]
+    assert [event.request for event in events] == [0, 0, 0, 0, 1, 0, 1, 0, 1]
+
+
+def test_requests_are_read_when_a_row_is_free_for_them():
+    read = []
+
+    def requests():
+        for n in range(4):
+            read.append(n)
+            yield Request([n + 1], 2, GREEDY)
+
+    seen = [(event.request, len(read)) for event in serve(small(), requests(), 2)]
+    assert seen == [(0, 1), (1, 2), (0, 2), (1, 2), (2, 3), (3, 4), (2, 4), (3, 4)]
+
+
+def test_memory_does_not_grow_with_the_number_of_requests(make_model, monkeypatch):
+    model, bytes_held, step = make_model("numpy", max_positions=64), [], Batch.step
+
+    def watch(batch):
+        bytes_held.append(n_bytes(batch.cache))
+        return step(batch)
+
+    monkeypatch.setattr(Batch, "step", watch)
+    requests = (Request([n % 23] * (1 + n % 5), 1 + n % 4, GREEDY) for n in range(60))
+    assert len(by_request(serve(model, requests, 3, room=10))) == 60
+    longest = new_cache(model, 3, 10)
+    assert max(bytes_held) <= n_bytes(longest) * (1 + longest.size / 10), "what it holds begins and ends within a block"
+    assert max(bytes_held[:20]) == max(bytes_held[-20:])
+
+
+def test_the_events_tell_log_probabilities_where_they_are_asked_for(backend, make_model):
+    model, exact = make_model(backend.name), make_model("numpy", "float64")
+    requests = [Request([5, 6], 4, Sampler(1.5), logprobs=n) for n in (None, 0, 1, 3, 23)]
+    events = by_request(serve(model, requests, 3))
+    assert all(event.logprob is None and event.alternatives == () for event in events[0])
+    for number, n in enumerate((0, 1, 3, 23), start=1):
+        text = [5, 6]
+        for event in events[number]:
+            logits = exact.logits([text])[0, -1]
+            expected = logits - np.log(np.sum(np.exp(logits - logits.max()))) - logits.max()
+            close = {"atol": float(4 * bound(logits, "float32")[0]), "rtol": 0}
+            np.testing.assert_allclose(event.logprob, expected[event.token], **close)
+            assert len(event.alternatives) == n
+            if n:
+                ids, nats = zip(*event.alternatives, strict=True)
+                np.testing.assert_allclose(nats, np.sort(expected)[::-1][:n], **close)
+                np.testing.assert_allclose(nats, expected[list(ids)], **close)
+            text.append(event.token)
+
+
+class Even:
+    """Allows even tokens, and `n` of them."""
+
+    def __init__(self, n):
+        self.left = n
+
+    @property
+    def finished(self):
+        return self.left == 0
+
+    def allowed(self):
+        if self.left < 0:
+            raise ValueError("nothing is even.")
+        return np.arange(23) % 2 == 0
+
+    def advance(self, token):
+        assert token % 2 == 0
+        self.left -= 1
+
+
+def test_a_constraint_holds_its_own_row_only(backend, make_model):
+    model = make_model(backend.name)
+    free = Request([1, 2], 8, Sampler(2.0), seed=1)
+    held = Request([1, 2], 8, Sampler(2.0), seed=1, constraint=Even(5))
+    events = by_request(serve(model, [free, held, free], 2))
+    assert [event.token for event in events[0]] == [event.token for event in events[2]] == alone(model, free)
+    assert len(events[1]) == 5
+    assert all(event.token % 2 == 0 for event in events[1])
+    assert events[1][-1].finish == "end"
+    assert not all(event.token % 2 == 0 for event in events[0])
+
+
+def test_a_constraint_that_nothing_meets_ends_its_text_with_its_sentence(make_model):
+    model = make_model("numpy")
+    events = by_request(serve(model, [Request([1], 3, GREEDY, constraint=Even(-1)), Request([1], 3, GREEDY)], 2))
+    assert [(event.token, event.finish, event.error) for event in events[0]] == [(None, "error", "nothing is even.")]
+    assert events[1][-1].finish == "length"
+
+
+BAD = 22  # the token whose embedding is no number
+
+
+@pytest.fixture(params=[None, 2], ids=["full", "windowed"])
+def broken(backend, request):
+    """A model that fails where it reads one token, on each backend."""
+    model, xp = small(backend.name, window=request.param), backend.xp
+    values = np.array(xp.to_numpy(model.params["embedding"]))
+    values[BAD] = np.nan
+    return replace(model, params=model.params | {"embedding": xp.from_numpy(values)})
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_logits_that_are_no_numbers_end_their_text_and_no_other(broken):
+    model = broken
+    well, ill = Request([1, 2], 6, GREEDY), Request([1, BAD], 6, GREEDY)
+    later = replace(well, prompt=[3, 4, 5])
+    events = by_request(serve(model, [well, ill, well, ill, later], 2))
+    for number in (1, 3):
+        (event,) = events[number]
+        assert event.finish == "error"
+        assert "the logits of token 1 are not finite numbers" in event.error
+    for number in (0, 2):
+        assert [event.token for event in events[number]] == alone(model, well)
+    assert [event.token for event in events[4]] == alone(model, later)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_numbers_that_a_failed_row_leaves_behind_do_no_harm(broken):
+    """The row fails at its second token, when it is in the batch; who takes its place has a shorter past."""
+    model = broken
+    ill = Request([1, 2, 3, 4], 6, GREEDY, constraint=Only(BAD))
+    long, later = Request([1, 2], 12, GREEDY), Request([7], 9, GREEDY)
+    events = by_request(serve(model, [long, ill, later], 2))
+    assert [event.error for event in events[1]][0] is None
+    assert "the logits of token 2" in events[1][-1].error
+    assert [event.token for event in events[0]] == alone(model, long)
+    assert [event.token for event in events[2]] == alone(model, later)
+
+
+class Only:
+    """Allows one token, for ever."""
+
+    finished = False
+
+    def __init__(self, token):
+        self.token = token
+
+    def allowed(self):
+        return np.arange(23) == self.token
+
+    def advance(self, token):
+        assert token == self.token
+
+
+def test_a_request_that_cannot_be_answered_ends_with_a_sentence_and_the_others_go_on():
+    good = Request([1, 2], 3, GREEDY)
+    bad = [
+        (replace(good, prompt=[]), "the prompt is empty"),
+        (replace(good, prompt=[1] * 14), "the prompt has 14 tokens, and 3 more do not fit the model's context of 16"),
+        (replace(good, max_tokens=0), "max_tokens=0 asks for no token|n_tokens=0 asks for no token"),
+        (replace(good, prompt=[23]), "the prompt holds the id 23"),
+        (replace(good, stop_strings=["x"]), "the model has no tokenizer"),
+        (replace(good, stop_strings=[""]), "a stop string is empty|the model has no tokenizer"),
+        (replace(good, logprobs=24), "logprobs=24 must be 0 … 23"),
+        (replace(good, row=-1), "row=-1 is no row"),
+    ]
+    requests = [good, *(request for request, _ in bad), good]
+    events = by_request(serve(small(), requests, 2))
+    assert tokens_of(events[0])[0] == [event.token for event in events[len(bad) + 1]]
+    for number, (_, says) in enumerate(bad, start=1):
+        (event,) = events[number]
+        assert (event.token, event.text, event.finish) == (None, "", "error")
+        assert any(part in event.error for part in says.split("|")), event.error
+
+
+def test_a_prompt_that_is_too_long_may_be_cut():
+    model, ids = small(), list(range(1, 21))
+    for overflow, kept in (("keep_end", ids[-13:]), ("keep_start", ids[:13])):
+        events = list(serve(model, [Request(ids, 3, GREEDY)], 1, overflow=overflow))
+        assert [event.token for event in events] == alone(model, Request(kept, 3, GREEDY))
+
+
+def test_a_batch_has_no_more_room_than_it_is_given():
+    requests = [Request([1] * 3, None, GREEDY), Request([1] * 9, 2, GREEDY)]
+    events = by_request(serve(small(), requests, 2, room=10))
+    assert len(events[0]) == 7
+    assert "2 more do not fit the model's context of 10" in events[1][0].error
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"rows": 0}, "rows=0 leaves no place"),
+        ({"rows": 1, "chunk": 0}, "chunk=0 reads nothing"),
+        ({"rows": 1, "room": 17}, "room=17 must be from 2, a prompt and a token, to the model's context of 16"),
+        ({"rows": 1, "room": 1}, "room=1 must be"),
+    ],
+)
+def test_settings_that_leave_nothing_to_do_are_refused_at_the_call(settings, says):
+    with pytest.raises(ValueError, match=says):
+        serve(small(), [], **settings)
+
+
+def test_a_masked_model_serves_nobody():
+    model = Model.initialise("bert", bert.Config(vocab_size=5, d_model=4, n_layers=1, n_heads=1, max_positions=8, d_ff=4), seed=0)
+    with pytest.raises(ValueError, match="bert is a masked model"):
+        serve(model, [], 1)
+
+
+def test_without_requests_there_are_no_events():
+    assert list(serve(small(), [], 2)) == []
+
+
+def test_the_next_step_is_begun_before_tokens_are_read_where_that_helps(monkeypatch):
+    model, events = small(), []
+    xp, forward = model.backend.xp, model.architecture.forward
+    noted = types.SimpleNamespace(
+        **{**vars(model.architecture), "forward": lambda *a, **k: events.append("forward") or forward(*a, **k)}
+    )
+    read = xp.to_numpy
+    monkeypatch.setitem(xp.__dict__, "to_numpy", lambda x: events.append("read") or read(x))
+    model = replace(model, architecture=noted)
+    request = Request([1, 2], 3, GREEDY)
+    list(serve(model, [request], 1))
+    assert events == ["forward", "read"] * 3
+    events.clear()
+    monkeypatch.setitem(model.backend.__dict__, "asynchronous", True)
+    list(serve(model, [request], 1))
+    assert events == ["forward", "forward", "read", "forward", "read", "read"]
+    events.clear()
+    list(serve(model, [replace(request, constraint=Even(3))], 1))
+    assert events == ["forward", "read"] * 3, "a constraint must see each token first"
+
+
+@given(st.data())
+def test_reading_one_step_behind_changes_no_text(data):
+    model = small()
+    requests = data.draw(st.lists(a_request(), min_size=1, max_size=5))
+    rows = data.draw(st.integers(1, 3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(model.backend.__dict__, "asynchronous", True)
+        behind = tokens_of(serve(model, requests, rows))
+    assert behind == tokens_of(serve(model, requests, rows))
