@@ -107,7 +107,7 @@ def _mixtral(draw):
 MARGIN = 1e-3  # between the logits of a router's last choice and the next, where they are of the order of one
 
 
-def _decided(name, config, params, tokens, valid=None):
+def decided(name, config, params, tokens, valid=None):
     """Whether no router's choice is so close that float32 may make another."""
     if name != "mixtral" or config.top_k == config.n_experts:
         return True
@@ -136,7 +136,7 @@ def _bert(draw):
 
 
 @st.composite
-def _parameters(draw, name, config):
+def parameters(draw, name, config):
     """Parameters of the size that training gives them: gains near one, matrices that keep a vector's length."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     shapes = architecture(name).parameter_shapes(config)
@@ -155,8 +155,8 @@ def _training_inputs(draw, name, configs):
     B, T = draw(st.integers(1, 2)), draw(st.integers(1, 6))
     tokens = draw(integers((B, T), 0, config.vocab_size))
     targets = np.where(draw(normals((B, T))) > 1, np.int32(-100), draw(integers((B, T), 0, config.vocab_size)))
-    params = draw(_parameters(name, config))
-    assume(_decided(name, config, params, tokens))
+    params = draw(parameters(name, config))
+    assume(decided(name, config, params, tokens))
     return config, params, tokens, targets
 
 
@@ -179,8 +179,8 @@ def _decoding_inputs(draw, name, configs):
     padding = draw(st.integers(0, T - 1))
     valid = np.arange(T)[None, :] >= np.asarray([[padding], [0]])[:B]
     cuts = sorted({0, T, *draw(st.lists(st.integers(1, T), max_size=4))})
-    params = draw(_parameters(name, config))
-    assume(_decided(name, config, params, tokens, valid))
+    params = draw(parameters(name, config))
+    assume(decided(name, config, params, tokens, valid))
     return config, params, tokens, valid, tuple(cuts)
 
 
