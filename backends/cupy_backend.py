@@ -15,7 +15,7 @@ from refllm.array_api import Backend, portable
 from refllm.array_api.contract import STANDARD
 from refllm.backends.kernels.cupy_kernels import KERNELS, add_rows
 
-DTYPES = frozenset(("bool", "uint8", "uint16", "uint32", "int32", "int64", "float16", "float32", "float64"))
+DTYPES = frozenset(("bool", "int8", "uint8", "uint16", "uint32", "int32", "int64", "float16", "float32", "float64"))
 
 
 def clip(x, /, min=None, max=None):

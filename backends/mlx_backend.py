@@ -19,7 +19,7 @@ from refllm.array_api import Backend, portable
 from refllm.array_api.contract import STANDARD
 from refllm.backends.kernels.mlx_kernels import KERNELS
 
-DTYPES = frozenset(("bool", "uint8", "uint16", "uint32", "int32", "int64", "float16", "bfloat16", "float32"))
+DTYPES = frozenset(("bool", "int8", "uint8", "uint16", "uint32", "int32", "int64", "float16", "bfloat16", "float32"))
 HALVES = (mx.float16, mx.bfloat16)
 
 

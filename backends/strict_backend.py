@@ -12,7 +12,7 @@ from refllm.array_api import Backend, portable
 from refllm.array_api.contract import STANDARD
 from refllm.backends import numpy_backend
 
-DTYPES = frozenset(("bool", "uint8", "uint16", "uint32", "int32", "int64", "float32", "float64"))
+DTYPES = frozenset(("bool", "int8", "uint8", "uint16", "uint32", "int32", "int64", "float32", "float64"))
 CREATION = ("asarray", "arange", "zeros", "ones", "full", "empty", "eye")
 
 # These hold for the whole process, as array-api-strict has it.

@@ -9,6 +9,7 @@ steps, ``...`` and ``None`` belong to the API too. What is not here is not avail
 STANDARD = {
     # dtypes and constants
     "bool": "truth values",
+    "int8": "8-bit integers, to store; convert them to compute",
     "uint8": "8-bit unsigned integers: bytes",
     "uint16": "16-bit unsigned integers, to store; convert them to compute",
     "uint32": "32-bit unsigned integers, to store; convert them to compute",

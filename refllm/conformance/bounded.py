@@ -42,7 +42,7 @@ FLOATS = {
     "float32": Float("float32", 2.0**-23, 3.4028234663852886e38, 2.0**-126),
 }
 HALVES = (FLOATS["float16"], FLOATS["bfloat16"])
-INTEGERS = {name: np.dtype(name) for name in ("bool", "uint8", "uint16", "uint32", "int32", "int64")}
+INTEGERS = {name: np.dtype(name) for name in ("bool", "int8", "uint8", "uint16", "uint32", "int32", "int64")}
 
 
 @cache

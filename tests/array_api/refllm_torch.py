@@ -9,7 +9,7 @@ import torch
 from refllm.array_api import Backend, portable
 from refllm.array_api.contract import STANDARD
 
-DTYPES = frozenset(("bool", "uint8", "uint16", "uint32", "int32", "int64", "float16", "bfloat16", "float32", "float64"))
+DTYPES = frozenset(("bool", "int8", "uint8", "uint16", "uint32", "int32", "int64", "float16", "bfloat16", "float32", "float64"))
 
 
 def from_numpy(a, dtype=None):

@@ -18,8 +18,8 @@ from refllm.conformance.bounded import elementary_constants
 
 COVERED: set[str] = set()
 WIDTH = 2.0**-23  # eps of float32
-INTEGERS = ("uint8", "uint16", "uint32", "int32", "int64")
-STORED = ("uint16", "uint32")  # not to compute with
+INTEGERS = ("int8", "uint8", "uint16", "uint32", "int32", "int64")
+STORED = ("int8", "uint16", "uint32")  # not to compute with
 HALVES = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 NAMED = {"real floating", "integral", "signed integer", "unsigned integer", "bool", "numeric"}
 
@@ -600,7 +600,7 @@ def test_finfo_states_the_spacing_and_the_ends(backend):
 def test_isdtype_knows_every_kind(backend):
     xp = backend.xp
     kinds = {"bool": {"bool"}} | {d: {"integral", "numeric", "unsigned integer"} for d in ("uint8", "uint16", "uint32")}
-    kinds |= {d: {"integral", "numeric", "signed integer"} for d in ("int32", "int64")}
+    kinds |= {d: {"integral", "numeric", "signed integer"} for d in ("int8", "int32", "int64")}
     kinds |= {d: {"real floating", "numeric"} for d in ("float16", "bfloat16", "float32", "float64")}
     assert {n for n in STANDARD if n in kinds} <= xp.dtypes() <= kinds.keys()
     for dtype, kind in itertools.product(sorted(xp.dtypes()), sorted(NAMED)):
