@@ -222,14 +222,22 @@ def swiglu(x, gate, up, down):
     if not served(x, gate, up, down):
         return reference("swiglu", x, gate, up, down)
     rows = flat(x)
-    p, b = rows @ gate, rows @ up
+    p, b = rows.dot(gate), rows.dot(up)
     N, F = p.shape
     s, h = np.empty_like(p), np.empty_like(p)
-    for block in blocks(N, F):
-        sigmoid(p[block], s[block])
-        p[block] *= s[block]
-        np.multiply(p[block], b[block], out=h[block])
-    return (h @ down).reshape(x.shape), Swiglu(rows, p, s, b, gate, up, down, x.shape)
+    if N == 1:
+        let_through(p, s, b, h)
+    else:
+        for block in blocks(N, F):
+            let_through(p[block], s[block], b[block], h[block])
+    return h.dot(down).reshape(x.shape), Swiglu(rows, p, s, b, gate, up, down, x.shape)
+
+
+def let_through(p, s, b, h):
+    """σ(a) into s, silu(a) in place of p = a, and silu(a)·b into h."""
+    sigmoid(p, s)
+    np.multiply(p, s, out=p)
+    np.multiply(p, b, out=h)
 
 
 def swiglu_backward(dy, saved):

@@ -4,6 +4,7 @@ Sums over D are products with ones (`x @ ones`, BLAS gemv) or inner products (`v
 the backward pass by associativity: Σ_D dy·gain·x = (dy·x) @ gain, so that one product dy·x serves dgain and dx alike.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,13 +15,15 @@ from .numpy_blocks import blocks, flat, ones, reference, served
 class RmsNormed(NamedTuple):
     x: Any  # (N, D)
     gain: Any  # (D,)
-    root: Any  # (N,): 1 / r
+    root: Any  # (N,), or () for one row: 1 / r
     shape: tuple[int, ...]
 
 
 def rms_norm(x, gain, eps):
     if not served(x, gain):
         return reference("rms_norm", x, gain, eps)
+    if x.size == gain.size:
+        return one_row(x, gain, eps)
     rows = flat(x)
     N, D = rows.shape
     y, root = np.empty((N, D), dtype=x.dtype), np.empty(N, dtype=x.dtype)
@@ -35,13 +38,22 @@ def rms_norm(x, gain, eps):
     return y.reshape(x.shape), RmsNormed(rows, gain, root, x.shape)
 
 
+def one_row(x, gain, eps):
+    """The norm of decoding's step, x (1, …, D): arrays of one axis and none, on which NumPy's functions begin at once."""
+    row = x.reshape(-1)
+    root = np.array(math.sqrt(row.dot(row) / row.size + eps), dtype=x.dtype)
+    y = row / root
+    y *= gain
+    return y.reshape(x.shape), RmsNormed(row[None], gain, root, x.shape)
+
+
 def rms_norm_backward(dy, saved):
     if not isinstance(saved, RmsNormed):
         return reference("rms_norm_backward", dy, saved)
     x, gain, root, shape = saved
     rows = flat(dy)
     N, D = rows.shape
-    r = 1 / root
+    r = 1 / root.reshape(-1)
     dx, dgain = np.empty((N, D), dtype=dy.dtype), np.zeros(D, dtype=dy.dtype)
     for block in blocks(N, D):
         xb, rb, dyb, dxb = x[block], r[block], rows[block], dx[block]

@@ -15,12 +15,34 @@ class Turned(NamedTuple):
     sin: Any
 
 
+class Factors(NamedTuple):
+    """What whole heads are multiplied by."""
+
+    cos: Any  # the cosines that the others belong to
+    sin: Any
+    twice: Any  # (…, T, K): the cosines of both halves
+    signed: Any  # (…, T, 2, K/2): the sines of the swapped halves, −sin and sin
+
+
+_last: Factors | None = None  # those of the last call: the queries and keys of every layer turn alike
+
+
+def factors(cos, sin) -> Factors:
+    """The factors of angles with these cosines and sines, (…, T, K/2)."""
+    global _last
+    last = _last
+    if last is None or last.cos is not cos or last.sin is not sin:
+        last = Factors(cos, sin, np.concatenate([cos, cos], axis=-1), np.stack([-sin, sin], axis=-2))
+        _last = last
+    return last
+
+
 def turn(x, cos, sin):
     """x: (B, H, T, K) turned by angles with these cosines and sines, (T, K/2) or (B, 1, T, K/2)."""
-    halves = (*x.shape[:-1], 2, x.shape[-1] // 2)
+    _, _, twice, signed = factors(cos, sin)
     y = np.empty_like(x)  # in x's own order of axes
-    np.multiply(x, np.concatenate([cos, cos], axis=-1), out=y)
-    swapped = x.reshape(halves)[..., ::-1, :] * np.concatenate([-sin, sin], axis=-1).reshape(*sin.shape[:-1], *halves[-2:])
+    np.multiply(x, twice, out=y)
+    swapped = x.reshape(*x.shape[:-1], 2, x.shape[-1] // 2)[..., ::-1, :] * signed
     y += swapped.reshape(x.shape)
     return y
 
