@@ -1,0 +1,82 @@
+"""More attempts at inference: the chance that one of k is right, that most agree on it, and what all of them cost.
+
+    pass@k of an item solved with probability p each time = 1 − (1 − p)^k
+
+An item with one right answer has p = exp(Σ log-probabilities of its tokens), so pass@k is exact and nothing is sampled.
+From c right of n samples the unbiased estimate is 1 − C(n−c, k) / C(n, k) (Chen 2021, arXiv:2107.03374, equation 1).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from refllm.array_api import generator
+
+
+def exact(p: Any, k: Any) -> np.ndarray:
+    """Mean pass@k of items with probabilities p (I,), for k (K,) attempts: (K,)."""
+    miss = np.log1p(-np.minimum(np.asarray(p, dtype=float), 1 - 1e-16))
+    return (-np.expm1(np.outer(np.atleast_1d(k), miss))).mean(axis=1)
+
+
+def homogeneous(p: Any, k: Any) -> np.ndarray:
+    """What pass@k would be if every item had the mean probability: an upper bound, by Jensen's inequality."""
+    return exact(np.atleast_1d(np.mean(p)), k)
+
+
+def estimated(right: Any, n: int, k: int) -> float:
+    """Mean unbiased pass@k of items with `right` (I,) of n samples right. Raises ValueError for more attempts than samples."""
+    if not 1 <= k <= n:
+        raise ValueError(f"pass@{k} cannot be estimated from {n} samples an item; draw at least {k}.")
+    wrong = n - np.asarray(right)
+    j = np.arange(k)
+    return float(np.mean(1 - np.prod(np.clip((wrong[:, None] - j) / (n - j), 0, 1), axis=1)))
+
+
+def majority(answers: Any, truth: Any, k: int, repeats: int = 100, seed: int = 0) -> float:
+    """The share of items whose commonest answer among k drawn samples is right; the earliest of equals wins.
+
+    answers: (I, n) integers    truth: (I,)    The k are drawn without replacement, `repeats` times.
+    """
+    answers, truth = np.asarray(answers), np.asarray(truth)
+    if not 1 <= k <= answers.shape[1]:
+        raise ValueError(f"a majority of {k} cannot be taken from {answers.shape[1]} samples an item; draw at least {k}.")
+    rng, hits = generator(seed, "majority"), 0.0
+    for _ in range(repeats):
+        drawn = rng.permuted(answers, axis=1)[:, :k]
+        votes = (drawn[:, :, None] == drawn[:, None, :]).sum(axis=2)  # how many agree with each
+        hits += float(np.mean(drawn[np.arange(len(drawn)), votes.argmax(axis=1)] == truth))
+    return hits / repeats
+
+
+def best_of(scores: Any, right: Any, n: int, repeats: int = 100, seed: int = 0) -> float:
+    """The share of items where the best scored of n drawn samples is right. scores, right: (I, samples)."""
+    scores, right = np.asarray(scores), np.asarray(right)
+    if not 1 <= n <= scores.shape[1]:
+        raise ValueError(f"the best of {n} cannot be taken from {scores.shape[1]} samples an item; draw at least {n}.")
+    rng, hits = generator(seed, "best"), 0.0
+    for _ in range(repeats):
+        drawn = np.argsort(rng.random(scores.shape), axis=1)[:, :n]
+        chosen = np.take_along_axis(drawn, np.take_along_axis(scores, drawn, 1).argmax(1)[:, None], 1)
+        hits += float(np.take_along_axis(right, chosen, 1).mean())
+    return hits / repeats
+
+
+def tail_exponent(p: Any, k: Sequence[int]) -> float:
+    """The b of −ln pass@k ~ k^−b, fitted over k (Brown 2024, arXiv:2407.21787, section 3)."""
+    log_k, rest = np.log(k), -np.log(exact(p, k))
+    if np.any(rest <= 0):
+        raise ValueError("pass@k reaches one, so its distance from it has no power law; use smaller k.")
+    return -float(np.polyfit(log_k, np.log(rest), 1)[0])
+
+
+def total_flops(training: float, per_token: float, tokens: float, k: Any, questions: float) -> Any:
+    """FLOPs of training a model and of asking it `questions` times, k attempts of so many tokens each."""
+    return training + per_token * tokens * np.asarray(k) * questions
+
+
+def attempts_for(p: float, target: float) -> float:
+    """How many attempts solve an item with that probability: ln(1 − target) / ln(1 − p)."""
+    return math.inf if p <= 0 else 1.0 if p >= 1 else max(1.0, math.log(1 - target) / math.log(1 - p))

@@ -1,0 +1,112 @@
+"""Why a model errs, on outcomes whose cause was planted."""
+
+import numpy as np
+import pytest
+
+from refllm.lab.battery import battery, hardness, persistent_share_exact, shares
+
+ITEMS, STEPS, ATTEMPTS = 600, 50, 16
+
+
+def truth(name, seed=0):
+    """Each cell's probability to be right (items, steps), and what each step asks for."""
+    rng = np.random.default_rng(seed)
+    features = rng.integers(0, 200, (ITEMS, STEPS))
+    hard = rng.random((ITEMS, STEPS)) < 0.01
+    if name == "noise":
+        return np.full((ITEMS, STEPS), 0.99), features
+    if name == "hard steps":
+        return np.where(hard, 0.0, 1.0), features
+    if name == "hard steps, now and then solved":
+        return np.where(hard, 0.2, 0.998), features
+    if name == "a missing skill":
+        return np.where(np.isin(features, [3, 77]), 0.0, 1.0), features
+    if name == "a missing skill that few items need":
+        needs = (rng.random(ITEMS) < 0.2)[:, None] & (rng.random((ITEMS, STEPS)) < 0.05)
+        features = np.where(needs, 3, np.where(features == 3, 4, features))
+        return np.where(needs, 0.0, 1.0), features
+    return np.where(hard, 0.3, 0.995), features  # noise and hard steps
+
+
+def judged(name, seed=0, **options):
+    p, features = truth(name, seed)
+    attempts = np.random.default_rng(seed + 100).random((ATTEMPTS, ITEMS, STEPS)) < p
+    return battery(attempts, features, **options), p
+
+
+@pytest.mark.parametrize(
+    ("name", "causes"),
+    [
+        ("noise", "A"),
+        ("hard steps", "B"),
+        ("hard steps, now and then solved", "B"),
+        ("a missing skill", "C"),
+        ("a missing skill that few items need", "C"),
+        ("noise and hard steps", "A+B"),
+    ],
+)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_cause_that_was_planted_is_named(name, causes, seed):
+    found, p = judged(name, seed, permutations=20)
+    assert found.causes == causes
+    assert found.noise + found.hard + found.missing == pytest.approx(1)
+    assert found.persistent_share == pytest.approx(persistent_share_exact(p), abs=0.05)
+
+
+def test_shares_are_those_that_were_planted():
+    """Of 1 % hard cells failing 7 times in 10, and 99 % easy ones failing 5 times in 1,000."""
+    found, _ = judged("noise and hard steps", permutations=5)
+    assert found.noise == pytest.approx(0.99 * 0.005 / (0.99 * 0.005 + 0.01 * 0.7), abs=0.03)
+
+
+def test_the_skill_that_is_missing_is_named():
+    assert judged("a missing skill", permutations=5)[0].features == (3, 77)
+    assert judged("a missing skill that few items need", permutations=5)[0].features == (3,)
+    assert judged("hard steps", permutations=5)[0].features == ()
+
+
+def test_only_errors_that_crowd_in_items_break_the_product_law():
+    crowded, _ = judged("a missing skill that few items need")
+    assert crowded.exact_match > crowded.product + 0.1
+    assert crowded.product_p < 0.01
+    assert crowded.dispersion > 2
+    assert crowded.dispersion_p < 0.01
+    for name in ("noise", "hard steps"):
+        scattered, _ = judged(name)
+        assert scattered.exact_match == pytest.approx(scattered.product, abs=0.03)
+        assert scattered.product_p > 0.01
+        assert scattered.dispersion == pytest.approx(1, abs=0.15)
+
+
+def test_without_features_a_missing_skill_looks_like_hard_steps():
+    p, _ = truth("a missing skill")
+    found = battery(np.random.default_rng(0).random((ATTEMPTS, ITEMS, STEPS)) < p, permutations=5)
+    assert found.causes == "B"
+
+
+def test_no_errors_have_no_cause():
+    found = battery(np.ones((4, 10, 5), dtype=bool), permutations=5)
+    assert found.causes == ""
+    assert (found.noise, found.hard, found.missing) == (0, 0, 0)
+
+
+def test_everything_wrong_is_no_noise():
+    noise, hard, missing, _ = shares(np.full((20, 5), 8), 8)
+    assert (noise, missing) == (0, 0)
+    assert hard == 1
+
+
+def test_one_kind_of_cells_is_not_taken_for_two():
+    errors = np.random.default_rng(0).binomial(16, 0.05, (300, 20))
+    assert np.all(hardness(errors, 16) == 0)
+
+
+@pytest.mark.parametrize("shape", [(1, 10, 5), (10, 5), (4, 1, 5)])
+def test_too_few_attempts_or_items_are_refused(shape):
+    with pytest.raises(ValueError, match="have shape"):
+        battery(np.ones(shape, dtype=bool))
+
+
+def test_features_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"features have shape \(3,\); they need that of items and steps, \(10, 5\)"):
+        battery(np.zeros((4, 10, 5), dtype=bool), np.zeros(3), permutations=2)

@@ -1,0 +1,69 @@
+"""More attempts."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refllm.lab import passk
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=5), st.integers(1, 50))
+def test_exact_pass_at_k_is_its_formula(p, k):
+    assert passk.exact(p, k)[0] == pytest.approx(np.mean([1 - (1 - x) ** k for x in p]), abs=1e-9)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.integers(1, 50))
+def test_equal_items_are_solved_at_least_as_often(p, k):
+    assert passk.homogeneous(p, k)[0] >= passk.exact(p, k)[0] - 1e-9
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [(5, 2, 1), (5, 2, 3), (6, 1, 6), (4, 0, 2), (4, 4, 2)])
+def test_the_unbiased_estimate_averages_all_choices_of_k(n, c, k):
+    samples = [True] * c + [False] * (n - c)
+    every = [any(chosen) for chosen in itertools.combinations(samples, k)]
+    assert passk.estimated([c], n, k) == pytest.approx(np.mean(every))
+
+
+def test_a_majority_finds_the_answer_that_is_commonest_not_the_one_that_is_right():
+    rng = np.random.default_rng(0)
+    answers = np.where(rng.random((200, 64)) < 0.4, 1, rng.integers(2, 9, (200, 64)))
+    single, many = (passk.majority(answers, np.ones(200), k, repeats=20) for k in (1, 31))
+    assert single == pytest.approx(0.4, abs=0.03)
+    assert many > 0.95
+    assert passk.majority(answers, np.full(200, 2), 31, repeats=20) < 0.05
+
+
+def test_the_best_of_more_samples_is_right_as_far_as_scores_tell():
+    rng = np.random.default_rng(1)
+    right = rng.random((300, 32)) < 0.1
+    assert passk.best_of(right + 0.1 * rng.random(right.shape), right, 16, repeats=10) == pytest.approx(
+        passk.estimated(right.sum(axis=1), 32, 16), abs=0.03
+    )
+    assert passk.best_of(rng.random(right.shape), right, 16, repeats=10) == pytest.approx(0.1, abs=0.03)
+
+
+def test_a_power_law_of_items_gives_one_of_attempts():
+    """Density p^(a−1) at 0 gives failures ~ k^−a; here a = 0.4."""
+    p = (np.arange(1, 20001) / 20001) ** (1 / 0.4)
+    assert passk.tail_exponent(p, [64, 128, 256, 512]) == pytest.approx(0.4, abs=0.05)
+
+
+def test_attempts_and_flops():
+    assert passk.attempts_for(0.5, 0.75) == pytest.approx(2)
+    assert passk.attempts_for(0.0, 0.5) == float("inf")
+    assert passk.attempts_for(1.0, 0.5) == 1
+    assert passk.total_flops(1000, 2, 10, [1, 5], 3).tolist() == [1060, 1300]
+
+
+def test_more_attempts_than_samples_are_refused():
+    with pytest.raises(ValueError, match="pass@6 cannot be estimated from 5 samples"):
+        passk.estimated([1], 5, 6)
+    with pytest.raises(ValueError, match="a majority of 4 cannot be taken from 3"):
+        passk.majority(np.zeros((2, 3), int), [0, 0], 4)
+    with pytest.raises(ValueError, match="the best of 4 cannot be taken from 3"):
+        passk.best_of(np.zeros((2, 3)), np.zeros((2, 3)), 4)
+    with pytest.raises(ValueError, match="reaches one"):
+        passk.tail_exponent([1.0], [1, 2])

@@ -1,0 +1,76 @@
+"""How errors compound."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refllm.lab.yields import beta_binomial, curve, exact_match, length_at, power, reliability_needed
+
+
+def test_three_and_four_nines_over_a_thousand_tokens():
+    assert power(0.999, 1000) == pytest.approx(0.367695, abs=1e-6)
+    assert power(0.9999, 1000) == pytest.approx(0.904833, abs=1e-6)
+    assert reliability_needed(0.5, 1000) == pytest.approx(0.999307, abs=1e-6)
+    assert reliability_needed(0.9, 1000) == pytest.approx(0.9998946, abs=1e-7)
+
+
+@given(st.floats(0.01, 0.99), st.integers(1, 5000))
+def test_reliability_length_and_yield_are_one_law(share, n):
+    p = reliability_needed(share, n)
+    assert power(p, n) == pytest.approx(share, rel=1e-9)
+    assert length_at(share, p) == pytest.approx(n, rel=1e-6)
+
+
+def test_perfect_steps_last_forever_and_hopeless_ones_not_at_all():
+    assert length_at(0.5, 1.0) == float("inf")
+    assert length_at(0.5, 0.0) == 0
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 30), st.integers(1, 8))
+def test_exact_match_counts_items_without_an_error_so_far(seed, items, steps):
+    right = np.random.default_rng(seed).random((items, steps)) < 0.7
+    expected = [np.mean([all(row[: n + 1]) for row in right]) for n in range(steps)]
+    np.testing.assert_allclose(exact_match(right), expected)
+
+
+def test_positions_that_differ_break_the_power_of_the_mean_and_not_the_product():
+    rng = np.random.default_rng(0)
+    q = np.array([1.0, 0.96, 0.12, 0.94, 0.98, 0.99, 1.0])
+    found = curve(rng.random((2000, 7)) < q)
+    assert found.power[-1] > 3 * found.measured[-1]
+    assert found.low[-1] <= found.measured[-1] <= found.high[-1]
+    assert found.product[-1] == pytest.approx(found.measured[-1], abs=0.02)
+    assert found.p_value > 0.05
+
+
+def test_items_that_differ_lie_above_the_product_and_on_the_beta_law():
+    rng = np.random.default_rng(1)
+    p = rng.beta(2.0, 0.5, size=3000)
+    found = curve(rng.random((3000, 12)) < p[:, None], permutations=100)
+    n = np.arange(1, 13)
+    exact = np.cumprod((2.0 + n - 1) / (2.5 + n - 1))  # E[p^n] of Beta(2, 0.5)
+    np.testing.assert_allclose(found.measured, exact, atol=0.03)
+    np.testing.assert_allclose(found.spread, exact, atol=0.03)
+    assert found.measured[-1] > found.high[-1]
+    assert found.p_value < 0.02
+
+
+def test_the_beta_binomials_constants_are_found():
+    rng = np.random.default_rng(2)
+    mean, theta = beta_binomial(rng.binomial(20, rng.beta(3.0, 1.0, 4000)), 20)
+    assert mean == pytest.approx(0.75, abs=0.01)
+    assert theta == pytest.approx(0.25, abs=0.02)  # 1 / (a + b)
+    mean, theta = beta_binomial(rng.binomial(20, 0.9, 4000), 20)
+    assert mean == pytest.approx(0.9, abs=0.005)
+    assert theta < 2e-3
+
+
+@pytest.mark.parametrize("successes", [[5, 5, 5], [0, 0, 0]])
+def test_items_without_any_spread_have_none(successes):
+    assert beta_binomial(successes, 5)[1] == 0
+
+
+def test_outcomes_of_one_item_are_refused():
+    with pytest.raises(ValueError, match=r"outcomes have shape \(1, 5\)"):
+        curve([[True] * 5])
