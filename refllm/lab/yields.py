@@ -4,7 +4,8 @@
     p^n, p the mean of all qₖ         Πₖ qₖ, the product by position         E[p^n] where p differs from item to item
 
 Steps fail independently if EM(n) = Πₖ qₖ; p^n holds besides only where all positions are equally hard. Greedy decoding of
-n tokens is right if and only if no step errs given the right tokens before it: one pass over the right answers gives EM at every n.
+n tokens is right if and only if no step errs given the right tokens before it: one pass over the right answers gives EM(n)
+for every n.
 
 With p distributed as Beta over items (Skellam 1948), in the form of Griffiths 1973 with mean μ and spread θ (0: none):
 

@@ -78,6 +78,25 @@ def test_only_errors_that_crowd_in_items_break_the_product_law():
         assert scattered.dispersion == pytest.approx(1, abs=0.15)
 
 
+def planted_errors(features, hard, seed=0):
+    """Errors of 16 attempts: in hard cells all of them, in others 1 % (items, steps)."""
+    return np.random.default_rng(seed).binomial(16, np.where(hard, 1.0, 0.01))
+
+
+def test_a_feature_of_one_cell_is_no_skill():
+    features, hard = np.arange(3000).reshape(300, 10), np.random.default_rng(0).random((300, 10)) < 0.05
+    _, persistent, missing, lacking = shares(planted_errors(features, hard), 16, features)
+    assert missing == 0
+    assert lacking == ()
+    assert persistent > 0.7
+
+
+def test_a_feature_that_is_hard_more_often_but_mostly_easy_is_no_missing_skill():
+    features = np.random.default_rng(1).integers(0, 20, (600, 20))
+    hard = np.random.default_rng(2).random((600, 20)) < np.where(features == 4, 0.3, 0.005)
+    assert shares(planted_errors(features, hard), 16, features)[3] == ()
+
+
 def test_without_features_a_missing_skill_looks_like_hard_steps():
     p, _ = truth("a missing skill")
     found = battery(np.random.default_rng(0).random((ATTEMPTS, ITEMS, STEPS)) < p, permutations=5)
