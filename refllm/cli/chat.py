@@ -4,11 +4,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from refllm.cli.sampling_options import BackendName, Seed, Temperature, TopK, TopP
+from refllm.cli.option_table import takes, with_defaults
+from refllm.cli.sampling_options import SAMPLING, BackendName, sampler_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 HELP = "/reset begins anew, /exit or Ctrl-D ends, Ctrl-C stops an answer."
 
 
+@takes(("Sampling", SAMPLING))
 def chat(
     path: Annotated[Path, typer.Argument(help="A Hugging Face folder or a GGUF file of a chat model.", show_default=False)],
     system: Annotated[str | None, typer.Option("--system", help="What the model is told before all messages.")] = None,
@@ -27,11 +29,8 @@ def chat(
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", help="Tokens in an answer; as many as the context holds if not given.")
     ] = None,
-    temperature: Temperature = 0.8,
-    top_k: TopK = None,
-    top_p: TopP = 0.95,
-    seed: Seed = 0,
     backend: BackendName = None,
+    **options: Any,
 ) -> None:
     """Talk with a chat model. What is piped in is one message a line, and each answer is written to stdout.
 
@@ -40,9 +39,8 @@ def chat(
     from rich.console import Console
 
     from refllm.cli.documents import STDIN, read_lines
-    from refllm.decoding import Sampler
 
-    sampler = Sampler(temperature, top_k, top_p)
+    sampler, seed = sampler_of(options), with_defaults(SAMPLING, options)["seed"]
     conversation = open_conversation(path, template, sampler, seed, system, max_tokens, backend)
     console, asking = Console(highlight=False, soft_wrap=True), sys.stdin.isatty()
     talk(conversation, typed(console) if asking else read_lines(STDIN), console, asking)

@@ -11,7 +11,7 @@ COMMANDS = {
     "train": "Train a model on a text file or a folder of them.",
     "resume": "Go on with a run where it stopped, bit for bit.",
     "merge": "Make a whole model of an adapter and the model that it adapts.",
-    "generate": "Continue a prompt with a trained model.",
+    "generate": "Continue prompts with a trained model.",
     "chat": "Talk with a chat model, in its own template.",
     "score": "Tell how surprising each token of a text is to a model.",
     "evaluate": "Measure how well a model predicts texts and solves tasks.",

@@ -1,36 +1,47 @@
-"""`refllm generate`: a prompt continued, as the text comes."""
+"""`refllm generate`: prompts continued, as the text comes, many together, as JSON for programs."""
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from refllm.cli.sampling_options import BackendName, Seed, Temperature, TopK, TopP
+from refllm.cli.generate_options import LINE, PANELS, check_together
+from refllm.cli.model_file import MODEL
+from refllm.cli.option_table import takes
 
 
+@takes(*PANELS)
 def generate(
-    run: Annotated[Path, typer.Argument(help="A run folder, or any Hugging Face folder that refllm reads.", show_default=False)],
-    prompt: Annotated[str, typer.Argument(help="The text to continue.", show_default=False)],
-    max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", help="Tokens to write; 200, or what fits the context.")
+    model: MODEL,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(help="Texts to continue; - or none: standard input.", metavar="prompt", show_default=False),
     ] = None,
-    temperature: Temperature = 0.8,
-    top_k: TopK = None,
-    top_p: TopP = 0.95,
-    seed: Seed = 0,
-    backend: BackendName = None,
+    **options: Any,
 ) -> None:
-    """Continue a prompt with a trained model.
+    """Continue prompts with a trained model.
 
-    The text goes to stdout as it comes; how long it took, to stderr.
+    The text of one prompt goes to stdout as it comes; how long it took, to
+    stderr. Several are written together and come out in the order of their
+    prompts. A line of JSON, such as {"prompt": "Once", "max_tokens": 9}, sets
+    options of its own. Ctrl-C stops with what there is.
     """
-    from rich.console import Console
+    from refllm.cli.asked import answers_to
+    from refllm.cli.model_file import open_model
+    from refllm.cli.prompts import read_prompts
+    from refllm.cli.streaming import write_json, write_text
+    from refllm.decoding.generate import check_continues
 
-    from refllm import checkpoints
-    from refllm.cli.streaming import report, stream
-    from refllm.decoding import Sampler
-
-    sampler = Sampler(temperature, top_k, top_p)
-    model = checkpoints.load(run, backend)
-    times = stream(model, prompt, max_tokens, sampler, seed, Console(highlight=False, soft_wrap=True))
-    report(times, Console(stderr=True, highlight=False))
+    check_together(options)
+    files, jsonl = options["file"] or [], bool(options["jsonl"])
+    asked = read_prompts(prompts or [], files, bool(options["lines"]), jsonl, LINE)
+    opened = open_model(model, options["backend"], options["dtype"], options["tokenizer"])
+    check_continues(opened)
+    answers = answers_to(asked, opened, options)
+    if options["json"] or jsonl or any(name.endswith(".jsonl") for name in files):
+        write_json(opened, answers, options)
+    elif any(answer.request.logprobs is not None for answer in answers):
+        raise ValueError("--logprobs are written as JSON; add --json.")
+    else:
+        write_text(opened, answers, options)
+    if wrong := next((answer.error for answer in answers if answer.error), None):
+        raise ValueError(wrong)

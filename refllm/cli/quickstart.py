@@ -27,10 +27,11 @@ def quickstart(
     from rich.markup import escape
 
     from refllm import checkpoints
+    from refllm.cli.asked import answers_to
+    from refllm.cli.prompts import Prompt
     from refllm.cli.session import next_steps, show_run, tokenizer_progress, train_watched
     from refllm.cli.settings import configured, free_folder
-    from refllm.cli.streaming import report, stream
-    from refllm.decoding import Sampler
+    from refllm.cli.streaming import write_text
     from refllm.training.run import begin
 
     console = Console(highlight=False)
@@ -44,9 +45,7 @@ def quickstart(
     best = train_watched(console, run)
     model = checkpoints.load(best, run.backend)
     console.print("\n[bold]What it writes[/]\n")
-    times = stream(model, prompt, None, Sampler(temperature=0.7, top_p=0.9), seed, console)
-    console.print()
-    report(times, console)
+    write_text(model, answers_to([Prompt(prompt)], model, {"temperature": 0.7, "top_p": 0.9, "seed": seed}), {}, console)
     commands = [
         ("another prompt", f'refllm generate {best} "Python is"'),
         ("after a stop", f"refllm resume {run.folder}"),

@@ -1,48 +1,62 @@
-"""Text as it comes, and how long it took: prefill and decode apart, since one is bound by arithmetic, the other by memory."""
+"""Answers written while they come: as text, or as lines of JSON."""
 
-import sys
-from typing import NamedTuple
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
-from refllm.cli.figures import count, span
-from refllm.decoding import Sampler, continue_text
-from refllm.decoding.text import encode_prompt
+from refllm.cli.answers import InOrder, JsonLines
+from refllm.cli.asked import Answer
+from refllm.cli.decoding_stats import figures, in_lines, summary, with_floors
+from refllm.cli.live import Tally, Ticker, moving, writing
+from refllm.cli.ways import events_of
+from refllm.decoding.request import Event
 from refllm.models.model import Model
 
-USUAL = 200  # tokens, where none are asked for
+
+def write_text(model: Model, answers: list[Answer], options: Mapping[str, Any], told: Console | None = None) -> None:
+    """The texts on stdout as they come, in their order, and behind them how long they took.
+
+    options: by name, None where they were not given    told: where the times go; stderr, if None
+    """
+    out = Console(highlight=False, soft_wrap=True)
+    told = told or Console(stderr=True, highlight=False, soft_wrap=True)
+    one, stats = len(answers) == 1, bool(options.get("stats"))
+    ticker = None if not (stats and told.is_terminal) else Ticker(model, answers[0]) if one else Tally(answers)
+    began = time.perf_counter()
+    try:
+        with writing(out, told, ticker) as write:
+            follow(InOrder(answers, write, options.get("echo") is not False), answers, events_of(model, answers, options))
+    finally:
+        out.file.flush()
+        all_times = [answer.times for answer in answers]
+        for line in described(model, all_times, stats) if one else summary(all_times, time.perf_counter() - began):
+            told.print(f"  {line}", style="dim")
 
 
-class Times(NamedTuple):
-    """How long a text took."""
-
-    n_prompt: int  # tokens read at once
-    first: float  # seconds to the first token: the prefill
-    later: tuple[float, ...]  # seconds of each token after it
+def described(model: Model, all_times: list[Any], stats: bool) -> list[str]:
+    """What the only text took. stats: beside the floors"""
+    found = figures(all_times[0])
+    return in_lines(with_floors(found, model) if stats and found["tokens"] else found)
 
 
-def stream(model: Model, prompt: str, max_tokens: int | None, sampler: Sampler, seed: int, console: Console) -> Times:
-    """Write the prompt, dimmed, and its continuation as it comes, to the console."""
-    n_prompt = len(encode_prompt(model, prompt))
-    room = model.config.max_positions - n_prompt
-    pieces = continue_text(model, prompt, max(1, min(room, USUAL)) if max_tokens is None else max_tokens, sampler, seed)
-    console.print(Text(prompt, style="dim"), end="")
-    seconds = []
-    for piece in pieces:
-        console.print(Text(piece.text), end="")
-        console.file.flush()
-        if piece.token is not None:
-            seconds.append(piece.seconds)
-    console.print()
-    return Times(n_prompt, seconds[0], tuple(seconds[1:]))
+def write_json(model: Model, answers: list[Answer], options: Mapping[str, Any]) -> None:
+    """A line of JSON on stdout for each answer; with --stats its figures in it, and a line that moves on a terminal."""
+    told = Console(stderr=True, highlight=False)
+    stats = (lambda answer: with_floors(figures(answer.times), model)) if options.get("stats") else None
+    writer = JsonLines(answers, stats, lambda token: model.tokenizer.tokens([token])[0].decode("utf-8", "replace"))
+    with moving(told, Tally(answers)) if stats is not None and told.is_terminal else nullcontext():
+        follow(writer, answers, events_of(model, answers, options))
 
 
-def report(times: Times, console: Console) -> None:
-    """Two lines: the time to the first token, and the time of each later one."""
-    sys.stdout.flush()
-    prefill = f"prefill  {times.n_prompt:,} tokens, first token after {span(times.first)}"
-    console.print(f"  {prefill} ({count(times.n_prompt / times.first)} tokens/s)", style="dim")
-    if times.later:
-        each = sum(times.later) / len(times.later)
-        console.print(f"  decode   {len(times.later):,} tokens, {span(each)} each ({count(1 / each)} tokens/s)", style="dim")
+def follow(writer: InOrder | JsonLines, answers: list[Answer], events: Iterable[Event]) -> None:
+    """Let the answers grow by the events, and write them. Ctrl-C, or an error, leaves what there is written, and goes on."""
+    try:
+        writer.begin()
+        for event in events:
+            answers[event.request].take(event)
+            writer.update()
+    finally:
+        writer.close()

@@ -224,7 +224,7 @@ def test_a_truncated_checkpoint_is_refused(refllm, copied_run, name):
         note, error = result.err.splitlines()
         assert note.startswith("refllm: the model in")
         assert "tokenizer.json is not whole JSON" in note
-        assert "the model has no tokenizer" in error
+        assert "brings no tokenizer; name one with --tokenizer" in error
     else:
         refused(result, name)
 
@@ -257,7 +257,7 @@ def test_an_unknown_backend_is_refused(refllm, text, tmp_path, finished_run, mon
     [
         (["", "--max-tokens", "3"], "the prompt is empty"),
         (["the", "--max-tokens", "0"], "asks for no token"),
-        (["the", "--max-tokens", "99"], "do not fit the model's context of 16"),
+        (["the", "--max-tokens", "99"], "leave a prompt no room in the model's context of 16"),
         (["the cat " * 30], "do not fit the model's context of 16"),
         (["the", "--temperature", "-1"], "temperature=-1.0"),
         (["the", "--top-p", "0"], "top_p=0.0"),

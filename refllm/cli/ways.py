@@ -1,0 +1,105 @@
+"""The ways to write a text: token by token, with drafts, by a search. Each gives the same events."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from refllm.cli.asked import Answer
+from refllm.cli.generate_options import OUTPUT, SEARCH, SPECULATION, is_given
+from refllm.cli.option_table import with_defaults
+from refllm.decoding.request import Event, Row
+from refllm.decoding.serve import serve
+from refllm.models.model import Model
+
+SHARED = 2**30  # bytes of keys and values kept of prompts that several samples have in common
+
+
+def events_of(model: Model, answers: Sequence[Answer], given: Mapping[str, Any]) -> Iterator[Event]:
+    """The events of answers, which they are numbered by.
+
+    given: options by name, None where they were not given
+    """
+    if is_given(given, "draft") or is_given(given, "lookup"):
+        return with_drafts(model, answers, draft_of(model, with_defaults(SPECULATION, given)))
+    if is_given(given, "beams"):
+        return by_beams(model, answers, with_defaults(SEARCH, given))
+    if is_given(given, "contrastive_k"):
+        return by_contrast(model, answers, with_defaults(SEARCH, given))
+    requests = [answer.request for answer in answers]
+    rows = with_defaults(OUTPUT, given)["rows"]
+    room = max(len(answer.request.prompt) + answer.n_tokens for answer in answers)
+    return serve(model, requests, rows, room=room)
+
+
+def row_of(model: Model, answers: Sequence[Answer], number: int) -> Row:
+    """What keeps the text of one answer while its tokens come."""
+    return Row(model, number, answers[number].request, model.config.max_positions, "error")
+
+
+def draft_of(model: Model, options: Mapping[str, Any]) -> Any:
+    """Who drafts. Raises ValueError for a draft that does not fit the model."""
+    from refllm import checkpoints
+    from refllm.decoding.drafts import DraftModel, PromptLookup
+
+    if options["lookup"] is not None:
+        return PromptLookup(options["lookup"], options["proposals"])
+    dtype = str(model.params["embedding"].dtype).rpartition(".")[2]
+    return DraftModel(checkpoints.load(os.path.expanduser(options["draft"]), model.backend, dtype), options["proposals"])
+
+
+def with_drafts(model: Model, answers: Sequence[Answer], draft: Any) -> Iterator[Event]:
+    """One text after another, several tokens at a time."""
+    from refllm.decoding.speculative import speculate
+
+    for number, answer in enumerate(answers):
+        request, row = answer.request, row_of(model, answers, number)
+        asked = request.prompt, answer.n_tokens, request.sampler, request.seed, request.stop_tokens
+        for burst in speculate(model, draft, *asked):
+            answer.times.proposed += burst.drafted
+            answer.times.accepted += burst.accepted
+            yield from told(row, burst.tokens.tolist())
+            if row.finish is not None:
+                break
+
+
+def told(row: Row, tokens: Iterable[int]) -> Iterator[Event]:
+    """The events of tokens that came at once, until they end the text; their time is shared out among them."""
+    events = []
+    for token in tokens:
+        events.append(row.tell(token, None, ()))
+        if row.finish is not None:
+            break
+    each = sum(event.seconds for event in events) / len(events)
+    return (event._replace(seconds=each) for event in events)
+
+
+def by_beams(model: Model, answers: Sequence[Answer], options: Mapping[str, Any]) -> Iterator[Event]:
+    """The best texts of each prompt, as many as samples were asked for, once they are found."""
+    from refllm.decoding.beam_search import Beams, beam_search
+
+    for _, group in groupby(range(len(answers)), key=lambda number: number - answers[number].sample):
+        numbers = list(group)
+        request, began = answers[numbers[0]].request, time.perf_counter()
+        groups = 1 if options["groups"] is None else options["groups"]
+        n, penalty, diversity = options["beams"], options["length_penalty"], options["diversity"] or 0.0
+        beams = Beams(n, penalty, groups=groups, diversity=diversity, n_best=len(numbers))
+        found = beam_search(model, request.prompt, answers[numbers[0]].n_tokens, beams, request.stop_tokens)
+        for number, text in zip(numbers, found, strict=False):
+            row = row_of(model, answers, number)
+            row.began = began
+            yield from told(row, text.tokens)
+
+
+def by_contrast(model: Model, answers: Sequence[Answer], options: Mapping[str, Any]) -> Iterator[Event]:
+    """One text after another, whose tokens are likely and yet unlike the text before."""
+    from refllm.decoding.contrastive_search import Contrast, contrastive_search
+
+    contrast = Contrast(options["contrastive_k"], options["alpha"])
+    for number, answer in enumerate(answers):
+        request, row = answer.request, row_of(model, answers, number)
+        for choice in contrastive_search(model, request.prompt, answer.n_tokens, contrast, request.stop_tokens):
+            yield from told(row, [choice.token])
+            if row.finish is not None:
+                break
