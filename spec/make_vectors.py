@@ -201,6 +201,33 @@ def blockwise_attention() -> Iterator[Case]:
         yield case("blockwise_attention", capped_attention(seen), given | {"block": 2, "softcap": 1.5}, ("q", "k", "v"))
 
 
+def cached_attention() -> Iterator[Case]:
+    """Attention of keys and values that are cut into blocks, of which the first has one row for all."""
+    for B, H, G, T, sizes, K, cap in (
+        (2, 4, 2, 1, (2, 2, 1), 4, None),
+        (1, 2, 1, 3, (4, 1), 3, None),
+        (2, 2, 2, 1, (2, 1), 2, 1.5),
+    ):
+        S = sum(sizes)
+        for mask, seen in masks(B, T, S):
+            keys, values = (tuple(draw(1 if i == 0 else B, G, s, K) for i, s in enumerate(sizes)) for _ in range(2))
+            given = {"q": draw(B, H, T, K), "keys": keys, "values": values, "mask": mask, "scale": 0.5, "softcap": cap}
+            f = scaled_dot_product(seen) if cap is None else capped_attention(seen)
+            yield case("cached_attention", over_blocks(f), given, ())
+
+
+def over_blocks(f: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """An attention of blocks joined."""
+
+    def joined(blocks: tuple[torch.Tensor, ...], B: int) -> torch.Tensor:
+        return torch.cat([block.expand(B, -1, -1, -1) for block in blocks], dim=2)
+
+    def g(q, keys, values, mask, scale, softcap):
+        return f(q, joined(keys, len(q)), joined(values, len(q)), mask, scale, softcap)
+
+    return g
+
+
 def scaled_dot_product(seen: torch.Tensor) -> Callable[..., torch.Tensor]:
     """PyTorch's attention; where a query sees nothing it gives NaN, and the specification zero."""
 
@@ -787,16 +814,49 @@ def train_step() -> Iterator[Case]:
 # Sampling, by transformers' logits processors and torch's search in the distribution function
 
 
+def unlike_logits() -> torch.Tensor:
+    """Three rows of nine logits, no two of a row equal."""
+    return torch.stack([torch.randperm(24)[:9].double() / 4 for _ in range(3)])
+
+
+def cuts() -> Iterator[Case]:
+    from transformers import generation as g
+
+    makers = {
+        "top_k": (g.TopKLogitsWarper, "k", (1, 4, 9)),
+        "top_p": (g.TopPLogitsWarper, "p", (0.25, 0.5, 0.9375)),
+        "min_p": (g.MinPLogitsWarper, "p", (0.0625, 0.3125)),
+        "typical": (g.TypicalLogitsWarper, "p", (0.25, 0.5, 0.9375)),
+        "epsilon_cut": (g.EpsilonLogitsWarper, "epsilon", (0.015625, 0.125)),
+    }
+    logits = unlike_logits()
+    for op, (maker, limit, values) in makers.items():
+        for value in values:
+            kept = torch.isfinite(maker(value)(None, logits))
+            yield {"op": op, "inputs": {"logits": logits, limit: value}, "outputs": {"kept": kept}}
+    for epsilon in (0.015625, 0.125, 0.5):
+        kept = torch.isfinite(g.EtaLogitsWarper(epsilon, device="cpu")(None, logits))
+        yield {"op": "eta_cut", "inputs": {"logits": logits, "epsilon": epsilon}, "outputs": {"kept": kept}}
+
+
+def penalties() -> Iterator[Case]:
+    from transformers import generation as g
+
+    for penalty in (0.75, 1.25):
+        logits, tokens = (torch.randint(-24, 25, (3, 9)).double() / 8), torch.randint(0, 9, (3, 5))
+        inputs = {"logits": logits, "tokens": tokens, "penalty": penalty}
+        y = g.RepetitionPenaltyLogitsProcessor(penalty)(tokens, logits)
+        yield {"op": "repetition", "inputs": inputs, "outputs": {"y": y}}
+    for n in (1, 2, 3, 12):
+        logits, tokens = unlike_logits(), torch.randint(0, 3, (3, 11))
+        kept = torch.isfinite(g.NoRepeatNGramLogitsProcessor(n)(tokens, logits))
+        yield {"op": "no_repeat_ngram", "inputs": {"logits": logits, "tokens": tokens, "n": n}, "outputs": {"kept": kept}}
+
+
 def sampling() -> Iterator[Case]:
     from transformers import TopKLogitsWarper, TopPLogitsWarper
 
-    logits = torch.stack([torch.randperm(24)[:9].double() / 4 for _ in range(3)])  # all different: no ties
-    for k in (1, 4, 9):
-        kept = torch.isfinite(TopKLogitsWarper(k)(None, logits))
-        yield {"op": "top_k", "inputs": {"logits": logits, "k": k}, "outputs": {"kept": kept}}
-    for p in (0.25, 0.5, 0.9375):
-        kept = torch.isfinite(TopPLogitsWarper(p)(None, logits))
-        yield {"op": "top_p", "inputs": {"logits": logits, "p": p}, "outputs": {"kept": kept}}
+    logits = unlike_logits()
     for temperature, k, p in ((0, None, None), (1.0, None, None), (0.5, 5, None), (2.0, None, 0.75), (1.0, 6, 0.75)):
         cut = logits / temperature if temperature else logits
         cut = TopKLogitsWarper(k)(None, cut) if k else cut
@@ -827,6 +887,7 @@ PAGES: dict[str, Callable[[], Iterator[Case]]] = {
     "layers/rope": rope,
     "layers/attention": attention,
     "layers/blockwise_attention": blockwise_attention,
+    "layers/cached_attention": cached_attention,
     "layers/dropout": dropout,
     "layers/cross_entropy": cross_entropy,
     "models/bert": bert,
@@ -837,6 +898,8 @@ PAGES: dict[str, Callable[[], Iterator[Case]]] = {
     "training/adamw": adamw,
     "training/schedule": schedule,
     "training/train_step": train_step,
+    "decoding/cuts": cuts,
+    "decoding/penalties": penalties,
     "decoding/sampling": sampling,
     "decoding/prefill_decode": prefill_decode,
 }

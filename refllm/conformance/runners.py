@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from refllm.array_api import namespace
-from refllm.decoding import cuts, sampling
+from refllm.decoding import cuts, penalties, sampling
 from refllm.decoding.cache import new_cache
 from refllm.decoding.generate import decode, prefill
 from refllm.layers.attention import Mask
+from refllm.layers.cached_attention import cached_attention
 from refllm.layers.cross_entropy import cross_entropy, cross_entropy_backward
 from refllm.layers.rope import LinearScaling, Llama3Scaling, YarnScaling
 from refllm.models import architecture
@@ -152,9 +153,25 @@ def kept(cut: Callable) -> Callable:
     return run
 
 
+def repetition(inputs: dict[str, Any]) -> dict[str, Any]:
+    seen = penalties.count_tokens(inputs["tokens"], inputs["logits"].shape[-1]) > 0
+    return {"y": penalties.repetition(inputs["logits"], seen, inputs["penalty"])}
+
+
+def no_repeat_ngram(inputs: dict[str, Any]) -> dict[str, Any]:
+    left = penalties.no_repeat_ngram(inputs["logits"], inputs["tokens"], inputs["n"])
+    return {"kept": namespace(left).isfinite(left)}
+
+
 def sampled(inputs: dict[str, Any]) -> dict[str, Any]:
     tokens, _ = sampling.sample(inputs["logits"], inputs["uniforms"], sampling.Sampler(**inputs["sampler"]))
     return {"tokens": tokens}
+
+
+def cached(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Attention over blocks, which has no backward."""
+    q, keys, values, mask, scale, softcap = (inputs[n] for n in parameters("cached_attention"))
+    return {"y": cached_attention(q, keys, values, Mask(**mask), scale, softcap)}
 
 
 RUNNERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -163,6 +180,7 @@ RUNNERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "gpt2": lambda inputs: model("gpt2", inputs),
     "llama": lambda inputs: model("llama", inputs),
     "mixtral": lambda inputs: model("mixtral", inputs),
+    "cached_attention": cached,
     "decode": greedy_decoding,
     "adamw_update": adamw_update,
     "clip": clip,
@@ -170,6 +188,12 @@ RUNNERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "train_step": training_steps,
     "top_k": kept(cuts.top_k),
     "top_p": kept(cuts.top_p),
+    "min_p": kept(cuts.min_p),
+    "typical": kept(cuts.typical),
+    "epsilon_cut": kept(cuts.epsilon_cut),
+    "eta_cut": kept(cuts.eta_cut),
+    "repetition": repetition,
+    "no_repeat_ngram": no_repeat_ngram,
     "sample": sampled,
 }
 WHOLE = ("bert", "gemma", "gpt2", "llama", "mixtral", "decode")  # held to the scatter of their results under random rounding

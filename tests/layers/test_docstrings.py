@@ -14,9 +14,10 @@ from refllm.layers.attention import Mask
 
 for module in pkgutil.iter_modules(refllm.layers.__path__):
     importlib.import_module(f"refllm.layers.{module.name}")
-LAYERS = {name: f for name, f in OPS.items() if f.__module__.startswith("refllm.layers.")}
+DECODING = {"cached_attention"}  # has no backward, since decoding never goes back, and takes blocks, not arrays
+LAYERS = {n: f for n, f in OPS.items() if f.__module__.startswith("refllm.layers.") and n not in DECODING}
 FORWARDS = sorted(name for name in LAYERS if not name.endswith("_backward"))
-NO_LAYERS = {"blocks", "kv_cache", "precision"}  # files of shared means
+NO_LAYERS = {"blocks", "cache_blocks", "cache_rows", "kv_cache", "precision"} | DECODING  # files of shared means, and of decoding
 
 SIZES = {"B": 2, "T": 3, "S": 5, "D": 8, "H": 4, "G": 2, "K": 6, "K/2": 3, "F": 7, "V": 9, "E": 4}
 ANY_AXES = (2, 3)  # what "..." stands for

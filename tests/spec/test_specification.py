@@ -15,9 +15,8 @@ from refllm.array_api.contract import PRIMITIVES, STANDARD
 from refllm.conformance import runners, specification, vectors
 from refllm.conformance.examples import agrees, printed, run_array_example, run_example
 from refllm.conformance.specification import definitions, evaluate, gradients, pages, signatures
-from refllm.decoding import llama2c_random, sampling
+from refllm.decoding import sampling
 from refllm.decoding.generate import generate
-from refllm.decoding.memory import remember
 from refllm.layers.attention import Mask
 from refllm.layers.kv_cache import KVCache, Layer, advance, extend, most_blocks
 from refllm.layers.rope import LinearScaling, Llama3Scaling, YarnScaling
@@ -404,64 +403,7 @@ def test_the_layouts_definition_agrees_with_refllm():
         assert definitions()["arrange"](shapes) == list(arrange(shapes).names)
 
 
-def or_none(*values):
-    return st.sampled_from([None, *values])
-
-
-SAMPLERS = st.builds(
-    sampling.Sampler,
-    temperature=st.sampled_from([0, 0.5, 2.0]),
-    top_k=or_none(1, 3),
-    top_p=or_none(0.3, 0.9, 1.0),
-    min_p=or_none(0, 0.07, 0.51),
-    typical_p=or_none(0.23, 0.87, 1.0),
-    epsilon=or_none(0.013, 0.19),
-    eta=or_none(0.017, 0.31),
-    repetition_penalty=st.sampled_from([1, 0.7, 1.5]),
-    presence_penalty=st.sampled_from([0, 0.5]),
-    frequency_penalty=st.sampled_from([0, 0.25]),
-    no_repeat_ngram=or_none(1, 2, 3),
-    logit_bias=st.sampled_from([{}, {0: 0.5}, {0: -np.inf}]),
-) | st.builds(sampling.Sampler, temperature=st.sampled_from([0.5, 2.0]), mirostat=st.just((1.3, 0.4)))
-
-
-@given(st.data(), SAMPLERS, st.booleans())
-def test_the_samplers_definition_agrees_with_refllm(data, sampler, restricted):
-    V = data.draw(st.integers(1 if sampler.biases == () else 2, 6))
-    prompts, rng = data.draw(tokens((3, data.draw(st.integers(0, 4))), V)), np.random.default_rng(data.draw(st.integers(0, 99)))
-    ours = remember(sampler, prompts, None, load("numpy").xp, V)
-    theirs = [definitions()["remember"](sampler, row) for row in prompts.tolist()]
-    for _ in range(4):
-        logits, uniforms = data.draw(numbers(3, V)), data.draw(numbers(3)) / 8 + 0.5 + 1 / 1021  # at no boundary of few equals
-        allowed = rng.random((3, V)) < 0.7 if restricted else np.ones((3, V), dtype=bool)
-        allowed[:, -1] = True
-        p = sampling.distribution(logits, sampler, ours, allowed)
-        rows = list(zip(logits.tolist(), uniforms.tolist(), theirs, allowed.tolist(), strict=True))
-        assert_equal_within(p, [definitions()["distribution"](z, sampler, memory, may) for z, _, memory, may in rows])
-        found, ours = sampling.sample(logits, uniforms, sampler, ours, allowed)
-        pairs = [definitions()["sample"](z, u, sampler, memory, may) for z, u, memory, may in rows]
-        assert found.tolist() == [token for token, _ in pairs]
-        theirs = [memory for _, memory in pairs]
-    if sampler.mirostat is not None:
-        assert np.all(np.abs(ours.mu - [memory.mu for memory in theirs]) <= 1e-5)  # which is carried in float32
-
-
-@given(st.data(), st.sampled_from([0.5, 1.0, 2.0]), or_none(0.05, 0.37, 0.9, 1.0), st.integers(1, 2**64 - 1))
-def test_the_definition_of_llama2cs_draws_agrees_with_refllm(data, temperature, top_p, seed):
-    assert [llama2c_random.number(seed, step) for step in range(5)] == definitions()["llama2c_numbers"](seed, 5)
-    logits = data.draw(numbers(3, data.draw(st.integers(1, 6))))
-    uniforms = data.draw(numbers(3)) / 8 + 0.5 + 1 / 1021
-    found = llama2c_random.draw(logits, uniforms, temperature, top_p)
-    draw = definitions()["llama2c_draw"]
-    assert found.tolist() == [draw(z, u, temperature, top_p) for z, u in zip(logits.tolist(), uniforms, strict=True)]
-
-
-PENALISED = sampling.Sampler(0.9, repetition_penalty=1.3, frequency_penalty=0.2, no_repeat_ngram=2, mirostat=(2.0, 0.3))
-
-
-@pytest.mark.parametrize(
-    "sampler", [sampling.Sampler(0), sampling.Sampler(1.0, top_k=4), sampling.Sampler(0.5, top_p=0.9), PENALISED]
-)
+@pytest.mark.parametrize("sampler", [sampling.Sampler(0), sampling.Sampler(1.0, top_k=4), sampling.Sampler(0.5, top_p=0.9)])
 def test_generation_from_the_cache_is_its_definition_without_one(sampler):
     config = architecture("llama").Config(**LLAMA | {"n_kv_heads": 2, "max_positions": 9})
     params = params_drawn("llama", config, 0)
@@ -484,6 +426,19 @@ def test_the_caches_definition_agrees_with_refllm(pieces, window, size, slack):
         assert list(range(held.first, held.first + len(held.keys))) == kept
         cache = advance(cache, T)
     assert definitions()["most_blocks"](slack + 1, size) == most_blocks(slack + 1, size)
+
+
+@given(attended(), st.lists(st.integers(1, 3), max_size=2), st.booleans())
+def test_the_definition_of_attention_over_blocks_agrees_with_refllm(arguments, cuts, shared):
+    q, k, v, *how = arguments
+    keys, values = (
+        [block[:1] if shared and i == 0 else block for i, block in enumerate(np.split(a, cuts, axis=2))] for a in (k, v)
+    )
+    keys, values = (tuple(block for block in blocks if block.shape[2]) for blocks in (keys, values))
+    expected = evaluate("cached_attention", q, keys, values, *how)
+    for table in ({}, load("numpy").kernels):
+        with kernels(load("numpy"), table):
+            assert_equal_within(of_refllm("cached_attention")(q, keys, values, *how), expected)
 
 
 def test_every_op_of_refllm_is_defined_in_the_specification():
