@@ -24,10 +24,10 @@ class Newcomer(NamedTuple, Generic[R]):
 
 
 class Batch(Generic[R]):
-    """Rows that decode together. room: the most positions that any of them takes"""
+    """Rows that decode together. room: the most positions that any of them takes    quantised: whether in eight bits"""
 
-    def __init__(self, model: Model, room: int):
-        self.model, self.room = model, room
+    def __init__(self, model: Model, room: int, quantised: bool = False):
+        self.model, self.room, self.quantised = model, room, quantised
         self.rows: list[R] = []  # as they lie in the cache
         self.cache: Any = None  # KVCache of B rows; None where there are none
         self.tokens: Any = None  # (B,) int32, the last token chosen for each row
@@ -64,7 +64,7 @@ class Batch(Generic[R]):
     def _widen(self, B: int, width: int) -> None:
         """Give the cache so many rows, of which the new ones hold nothing of use."""
         if B == 0:
-            self.cache = new_cache(self.model, width, self.room)
+            self.cache = new_cache(self.model, width, self.room, quantised=self.quantised)
         elif width > B:
             self.cache = take_rows(self.cache, [*range(B), *[0] * (width - B)])
 

@@ -28,6 +28,7 @@ def serve(
     chunk: int | None = None,
     overflow: str = "error",
     prefixes: Any = None,
+    quantised: bool = False,
 ) -> Iterator[Event]:
     """Answer requests, up to `rows` of them side by side; events come as tokens are chosen.
 
@@ -35,6 +36,7 @@ def serve(
     room: the most positions that a prompt and its text take together; None: the model's context. It decides the memory
     chunk: most positions of a prompt that are read between two steps, while others wait; None: the whole prompt
     overflow: what happens to a prompt that is too long, see `fit`    prefixes: a PrefixCache, which spares known beginnings
+    quantised: keep keys and values in eight bits
     A request that cannot be answered, or whose logits stop being numbers, ends with an event that says why; the others go on.
     Raises ValueError, at once, for a model that cannot continue a text, and for settings that leave nothing to do.
     """
@@ -46,7 +48,7 @@ def serve(
         raise ValueError(f"chunk={chunk} reads nothing of a prompt; it must be at least 1.")
     if room is not None and not 2 <= room <= most:
         raise ValueError(f"room={room} must be from 2, a prompt and a token, to the model's context of {most}.")
-    service = _Service(model, iter(requests), rows, most if room is None else room, chunk, overflow, prefixes)
+    service = _Service(model, iter(requests), rows, most if room is None else room, chunk, overflow, prefixes, quantised)
     return service.events()
 
 
@@ -68,10 +70,12 @@ class _Reading:
 class _Service:
     """What is being written, what is being read, and what is chosen and not told yet."""
 
-    def __init__(self, model: Model, requests: Iterator[Request], rows: int, room: int, chunk, overflow: str, prefixes):
+    def __init__(
+        self, model: Model, requests: Iterator[Request], rows: int, room: int, chunk, overflow: str, prefixes, quantised: bool
+    ):
         self.model, self.xp, self.requests, self.most = model, model.backend.xp, enumerate(requests), rows
         self.room, self.chunk, self.overflow, self.prefixes = room, chunk, overflow, prefixes
-        self.batch: Batch[Row] = Batch(model, room)
+        self.quantised, self.batch = quantised, Batch[Row](model, room, quantised)
         self.groups: list[Group] = []  # of the batch's rows
         self.newcomers: list[Newcomer[Row]] = []  # read, and not in the batch yet
         self.reading: _Reading | None = None
@@ -123,7 +127,7 @@ class _Service:
         if self.prefixes is not None:
             cache, known = self.prefixes.lookup(prompt)
         if cache is None:
-            cache = new_cache(self.model, 1, self.room if self.most == 1 else len(prompt))
+            cache = new_cache(self.model, 1, self.room if self.most == 1 else len(prompt), quantised=self.quantised)
         self.reading = _Reading(self.model, row, cache, known)
 
     def _welcome(self, read: _Reading) -> None:

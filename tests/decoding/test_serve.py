@@ -1,5 +1,6 @@
 """Continuous batching: each text is the one it gets alone, whoever comes and goes beside it."""
 
+import importlib
 import types
 from dataclasses import replace
 
@@ -131,6 +132,17 @@ def watched(model):
         return forward(params, tokens, *arguments, **options)
 
     return replace(model, architecture=types.SimpleNamespace(**{**vars(model.architecture), "forward": noting})), shapes
+
+
+def test_keys_and_values_may_be_kept_in_eight_bits(make_model, monkeypatch):
+    module = importlib.import_module("refllm.decoding.serve")
+
+    made, plain = [], module.new_cache
+    monkeypatch.setattr(module, "new_cache", lambda *given, **named: made.append(plain(*given, **named)) or made[-1])
+    model, requests = make_model("numpy"), [Request([1, 2, 3, 4][:n], 6, GREEDY) for n in (2, 4, 1)]
+    together = tokens_of(serve(model, requests, 2, quantised=True))
+    assert all(cache.quantised for cache in made)
+    assert together == {i: tokens_of(serve(model, [request], 1, quantised=True))[0] for i, request in enumerate(requests)}
 
 
 def test_a_row_that_is_free_is_taken_by_the_next_request_and_others_close_up():
