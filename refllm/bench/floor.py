@@ -77,24 +77,24 @@ def parameter_bytes(model: Model, rows: int) -> int:
     return itemsize(model) * numbers
 
 
-def token_work(model: Model, length: int, rows: int = 1, position_bytes: int | None = None) -> Work:
+def token_work(model: Model, length: int, rows: int = 1, quantised: bool = False) -> Work:
     """The work of one step of decoding, whose rows each attend `length` positions, their own included.
 
-    position_bytes: of the keys and values of one position of one row in all layers; of the model's dtype if not given
+    quantised: whether keys and values are kept in eight bits
     """
     seen = seen_positions(model, length)
     flops = accounting.forward_flops(model.architecture, model.config, length)
-    cache = rows * seen * layer_bytes(model, position_bytes)
+    cache = rows * seen * layer_bytes(model, quantised)
     return Work(parameter_bytes(model, rows) + cache, rows * flops.total)
 
 
-def prefill_work(model: Model, n_tokens: int, position_bytes: int | None = None) -> Work:
+def prefill_work(model: Model, n_tokens: int, quantised: bool = False) -> Work:
     """The work of reading a prompt of n_tokens at once: each position attends those up to it, the head is asked for the last."""
     config = model.config
     flops = accounting.forward_flops(model.architecture, config, 1)
     attended = sum(_attended(n_tokens, window) for window in accounting.windows(config))
     attention = 4 * config.n_heads * config.d_head * attended
-    cache = n_tokens * config.n_layers * layer_bytes(model, position_bytes)  # written
+    cache = n_tokens * config.n_layers * layer_bytes(model, quantised)  # written
     return Work(parameter_bytes(model, n_tokens) + cache, n_tokens * flops.blocks + attention + flops.head)
 
 
@@ -109,12 +109,12 @@ def seen_positions(model: Model, length: int) -> int:
     return sum(length if window is None else min(length, window) for window in accounting.windows(model.config))
 
 
-def layer_bytes(model: Model, position_bytes: int | None = None) -> int:
+def layer_bytes(model: Model, quantised: bool = False) -> int:
     """Bytes of the keys and values of one position of one row in one layer."""
     config = model.config
-    if position_bytes is not None:
-        return position_bytes // config.n_layers
-    return 2 * config.n_kv_heads * config.d_head * itemsize(model)
+    size = itemsize(model)
+    vector = config.d_head + max(4, size) if quantised else config.d_head * size  # its codes, and a scale
+    return 2 * config.n_kv_heads * vector
 
 
 def itemsize(model: Model) -> int:
@@ -138,14 +138,14 @@ def speeds(model: Model) -> Speeds:
     return _MEASURED[key]
 
 
-def token_floor(model: Model, length: int, rows: int = 1, position_bytes: int | None = None) -> Floor:
+def token_floor(model: Model, length: int, rows: int = 1, quantised: bool = False) -> Floor:
     """The least time of one step of decoding at that length."""
-    return Floor(token_work(model, length, rows, position_bytes), speeds(model))
+    return Floor(token_work(model, length, rows, quantised), speeds(model))
 
 
-def prefill_floor(model: Model, n_tokens: int, position_bytes: int | None = None) -> Floor:
+def prefill_floor(model: Model, n_tokens: int, quantised: bool = False) -> Floor:
     """The least time of reading a prompt."""
-    return Floor(prefill_work(model, n_tokens, position_bytes), speeds(model))
+    return Floor(prefill_work(model, n_tokens, quantised), speeds(model))
 
 
 def _bandwidth(backend: Backend, dtype: str) -> float:

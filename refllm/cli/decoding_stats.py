@@ -52,21 +52,21 @@ def figures(times: Times) -> dict[str, Any]:
     return found
 
 
-def with_floors(found: dict[str, Any], model: Model, position_bytes: int | None = None) -> dict[str, Any]:
+def with_floors(found: dict[str, Any], model: Model, quantised: bool = False) -> dict[str, Any]:
     """The figures, and beside them the bytes of the cache and the floors.
 
-    position_bytes: of one position's keys and values, where they are not of the model's dtype
+    quantised: whether keys and values are kept in eight bits
     """
-    read, written, layers = found["prompt_tokens"], found["tokens"], model.config.n_layers
+    read, written = found["prompt_tokens"], found["tokens"]
     length = read + max(0, written - 1)  # the last token is never read
     speeds = floor.speeds(model)
-    found = {**found, "cache_bytes": length * layers * floor.layer_bytes(model, position_bytes)}
+    found = {**found, "cache_bytes": floor.seen_positions(model, length) * floor.layer_bytes(model, quantised)}
     found["measured"] = {"bytes_per_second": speeds.bandwidth, "operations_per_second": speeds.matrix}
     if found["prefill"]:
-        least = floor.prefill_floor(model, read, position_bytes)
+        least = floor.prefill_floor(model, read, quantised)
         found["prefill"] = found["prefill"] | beside(least, found["prefill"]["first_token_seconds"])
     if found["decode"]:
-        least = floor.token_floor(model, (read + 1 + length) // 2, position_bytes=position_bytes)  # of the token in the middle
+        least = floor.token_floor(model, (read + 1 + length) // 2, quantised=quantised)  # of the token in the middle
         found["decode"] = found["decode"] | beside(least, 1 / found["decode"]["tokens_per_second"])
     return found
 

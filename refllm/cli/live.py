@@ -24,9 +24,9 @@ Write = Callable[[str, str], None]  # a text, and the style that it has on a ter
 class Ticker:
     """The line that moves: how long the prefill takes, then how fast the tokens come."""
 
-    def __init__(self, model: Model, answer: Answer):
-        self.model, self.times, self.n_tokens = model, answer.times, answer.n_tokens
-        self.least = floor.prefill_floor(model, answer.times.n_prompt).seconds
+    def __init__(self, model: Model, answer: Answer, quantised: bool):
+        self.model, self.times, self.n_tokens, self.quantised = model, answer.times, answer.n_tokens, quantised
+        self.least = floor.prefill_floor(model, answer.times.n_prompt, quantised).seconds
         self.began = time.perf_counter()
 
     def __rich__(self) -> Text:
@@ -36,7 +36,7 @@ class Ticker:
         line = f"prefill {span(times.first)} ({self.least / times.first:.0%} of the floor)"
         if not times.later:
             return _line(line)
-        least = floor.token_floor(self.model, times.n_prompt + len(times.later)).seconds
+        least = floor.token_floor(self.model, times.n_prompt + len(times.later), quantised=self.quantised).seconds
         if times.proposed:
             line += f" │ {times.accepted / times.proposed:.0%} of drafts"
         speed = f"{span(times.each)} each ({least / times.each:.0%}), {count(1 / times.each)} tokens/s"

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from refllm.cli.answers import InOrder, JsonLines
 from refllm.cli.asked import Answer
-from refllm.cli.decoding_stats import figures, in_lines, summary, with_floors
+from refllm.cli.decoding_stats import Times, figures, in_lines, summary, with_floors
 from refllm.cli.live import Tally, Ticker, moving, writing
 from refllm.cli.ways import events_of
 from refllm.decoding.request import Event
@@ -23,8 +23,10 @@ def write_text(model: Model, answers: list[Answer], options: Mapping[str, Any], 
     """
     out = Console(highlight=False, soft_wrap=True)
     told = told or Console(stderr=True, highlight=False, soft_wrap=True)
-    one, stats = len(answers) == 1, bool(options.get("stats"))
-    ticker = None if not (stats and told.is_terminal) else Ticker(model, answers[0]) if one else Tally(answers)
+    one = len(answers) == 1
+    ticker: Any = None
+    if options.get("stats") and told.is_terminal:
+        ticker = Ticker(model, answers[0], bool(options.get("int8_cache"))) if one else Tally(answers)
     began = time.perf_counter()
     try:
         with writing(out, told, ticker) as write:
@@ -32,20 +34,21 @@ def write_text(model: Model, answers: list[Answer], options: Mapping[str, Any], 
     finally:
         out.file.flush()
         all_times = [answer.times for answer in answers]
-        for line in described(model, all_times, stats) if one else summary(all_times, time.perf_counter() - began):
+        for line in described(model, all_times[0], options) if one else summary(all_times, time.perf_counter() - began):
             told.print(f"  {line}", style="dim")
 
 
-def described(model: Model, all_times: list[Any], stats: bool) -> list[str]:
-    """What the only text took. stats: beside the floors"""
-    found = figures(all_times[0])
-    return in_lines(with_floors(found, model) if stats and found["tokens"] else found)
+def described(model: Model, times: Times, options: Mapping[str, Any]) -> list[str]:
+    """What the only text took; with --stats beside the floors."""
+    found = figures(times)
+    return in_lines(with_floors(found, model, bool(options.get("int8_cache"))) if options.get("stats") else found)
 
 
 def write_json(model: Model, answers: list[Answer], options: Mapping[str, Any]) -> None:
     """A line of JSON on stdout for each answer; with --stats its figures in it, and a line that moves on a terminal."""
     told = Console(stderr=True, highlight=False)
-    stats = (lambda answer: with_floors(figures(answer.times), model)) if options.get("stats") else None
+    eight = bool(options.get("int8_cache"))
+    stats = (lambda answer: with_floors(figures(answer.times), model, eight)) if options.get("stats") else None
     writer = JsonLines(answers, stats, lambda token: model.tokenizer.tokens([token])[0].decode("utf-8", "replace"))
     with moving(told, Tally(answers)) if stats is not None and told.is_terminal else nullcontext():
         follow(writer, answers, events_of(model, answers, options))

@@ -30,7 +30,7 @@ def events_of(model: Model, answers: Sequence[Answer], given: Mapping[str, Any])
     requests = [answer.request for answer in answers]
     rows = with_defaults(OUTPUT, given)["rows"]
     room = max(len(answer.request.prompt) + answer.n_tokens for answer in answers)
-    return serve(model, requests, rows, room=room)
+    return serve(model, requests, rows, room=room, quantised=bool(given.get("int8_cache")))
 
 
 def row_of(model: Model, answers: Sequence[Answer], number: int) -> Row:

@@ -1,6 +1,5 @@
 """The floor counts the bytes that the arrays have and the operations of the products; how fast a machine is, no test says."""
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +8,7 @@ from refllm.array_api import kernels, load
 from refllm.bench import floor
 from refllm.decoding import new_cache
 from refllm.decoding.generate import prefill
+from refllm.layers.cache_blocks import bytes_of
 from refllm.models import gpt2, llama, mixtral
 from refllm.models.model import Model
 
@@ -35,25 +35,28 @@ def counted_bytes(of, rows):
     )
 
 
+def kept(of, length, quantised):
+    """Bytes of one row's keys and values at a length, of the blocks themselves, cut to what the windows see."""
+    layers = new_cache(of, 1, 16, quantised=quantised, size=1).layers
+    seen = [min(length, layer.window or length) for layer in layers]
+    return sum(bytes_of(block) for layer, n in zip(layers, seen, strict=True) for pair in layer.spare[:n] for block in pair)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@given(length=st.integers(1, 16), rows=st.integers(1, 3))
-def test_a_token_moves_the_bytes_of_the_arrays(name, dtype, length, rows):
+@given(length=st.integers(1, 16), rows=st.integers(1, 3), quantised=st.booleans())
+def test_a_token_moves_the_bytes_of_the_arrays(name, dtype, length, rows, quantised):
     of = model(name, dtype)
-    one, n_layers = floor.layer_bytes(of), of.config.n_layers
-    assert (
-        one * n_layers * 16 * rows == 2 * n_layers * rows * np.zeros((of.config.n_kv_heads, 16, of.config.d_head), dtype).nbytes
-    )
-    seen = 2 * min(length, 4) + length if "windowed" in name else n_layers * length
-    assert floor.token_work(of, length, rows).bytes == counted_bytes(of, rows) + rows * seen * one
+    expected = counted_bytes(of, rows) + rows * kept(of, length, quantised)
+    assert floor.token_work(of, length, rows, quantised).bytes == expected
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@given(st.integers(1, 16))
-def test_a_prefill_moves_the_parameters_once_and_writes_the_cache(name, n_tokens):
+@given(st.integers(1, 16), st.booleans())
+def test_a_prefill_moves_the_parameters_once_and_writes_the_cache(name, n_tokens, quantised):
     of = model(name)
-    keys = 2 * of.config.n_layers * of.config.n_kv_heads * n_tokens * of.config.d_head * 4
-    assert floor.prefill_work(of, n_tokens).bytes == counted_bytes(of, n_tokens) + keys
+    keys = of.config.n_layers * n_tokens * floor.layer_bytes(of, quantised)
+    assert floor.prefill_work(of, n_tokens, quantised).bytes == counted_bytes(of, n_tokens) + keys
 
 
 def test_experts_that_a_token_does_not_go_through_are_not_read():
@@ -62,14 +65,6 @@ def test_experts_that_a_token_does_not_go_through_are_not_read():
     unread = sum(p[1:].nbytes for n, p in of.params.items() if "experts" in n)
     assert unread > 0
     assert floor.parameter_bytes(of, 1) == counted_bytes(of, 1) - unread
-
-
-def test_keys_and_values_of_another_size_are_counted_as_they_are():
-    of = model("llama")
-    plain, halved = (floor.token_work(of, 8, 2, n).bytes for n in (None, floor.layer_bytes(of)))  # two layers
-    assert plain - halved == 8 * 2 * floor.layer_bytes(of)
-    plain, halved = (floor.prefill_work(of, 8, n).bytes for n in (None, floor.layer_bytes(of)))
-    assert plain - halved == 8 * floor.layer_bytes(of)
 
 
 @pytest.fixture
