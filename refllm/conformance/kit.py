@@ -27,9 +27,19 @@ class Row(NamedTuple):
 
 def all_checks() -> list[Check]:
     """Every check there is, in the order of the house's floors."""
-    from . import array_checks, layer_checks, model_checks, sampling_checks, text_checks, tokenizer_checks, training_checks
+    from . import (
+        array_checks,
+        batch_checks,
+        layer_checks,
+        model_checks,
+        sampling_checks,
+        text_checks,
+        tokenizer_checks,
+        training_checks,
+    )
 
-    modules = (array_checks, layer_checks, tokenizer_checks, model_checks, training_checks, sampling_checks, text_checks)
+    floors = (array_checks, layer_checks, tokenizer_checks, model_checks, training_checks)
+    modules = (*floors, batch_checks, sampling_checks, text_checks)
     checks = [check for module in modules for check in module.CHECKS]
     return sorted(checks, key=lambda check: GROUPS.index(check.group))
 

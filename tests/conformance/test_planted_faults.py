@@ -76,6 +76,10 @@ def attention_that_ignores_the_window(q, k, v, mask, scale, softcap=None):
     return body("attention")(q, k, v, mask._replace(window=None), scale, softcap)
 
 
+def cached_attention_that_sees_before_a_rows_beginning(q, keys, values, mask, scale, softcap=None):
+    return body("cached_attention")(q, keys, values, mask._replace(valid=None), scale, softcap)
+
+
 def attention_that_ignores_the_cap(q, k, v, mask, scale, softcap=None):
     return body("attention")(q, k, v, mask, scale)
 
@@ -155,6 +159,7 @@ FAULTS = [
     ("gelu_tanh", "gelu_tanh", gelu_tanh_with_a_rounded_constant),
     ("rope", "rope", rope_turned_the_other_way),
     ("llama: cached decoding", "rope", rope_turned_the_other_way),
+    ("continuous batching", "cached_attention", cached_attention_that_sees_before_a_rows_beginning),
     ("embedding", "embedding_backward", embedding_backward_that_keeps_the_last_of_equals),
     ("adamw_update", "adamw_update", adamw_without_bias_correction),
     ("adamw_update", "adamw_update", adamw_that_decays_everything),
