@@ -37,6 +37,7 @@ NUMPY_DOORS = {
     "cli/watch.py": "reads a held-out text for the trigram",
     "conformance/": "the oracle is float64 NumPy",
     "decoding/choose.py": "uniforms and the masks of constraints come from the host",
+    "decoding/beam_search.py": "beams are chosen on the host",
     "decoding/constrained.py": "masks come from a library on the host",
     "decoding/generate.py": "prompts come in and tokens go out",
     "decoding/intervals.py": "judges one step's logits on the host, in float64",
