@@ -81,9 +81,8 @@ def scatter_add(y, indices, rows):
 
 
 def write(buffer, start, value, axis):
-    where = [slice(None)] * buffer.ndim
-    where[axis] = slice(start, start + value.shape[axis])
-    buffer[tuple(where)] = value
+    where = (slice(None),) * (axis % buffer.ndim) + (slice(start, start + value.shape[axis]),)
+    buffer[where] = value
     return buffer
 
 

@@ -6,7 +6,7 @@ the positions that they were computed for, since RoPE knows only where a token s
 
 from refllm.array_api import namespace
 from refllm.layers.cache_blocks import an_array, each, empty_like, joined_blocks, put, span, with_rows
-from refllm.layers.kv_cache import KVCache, Layer, unused
+from refllm.layers.kv_cache import KVCache, Layer
 
 
 def take_rows(cache: KVCache, rows) -> KVCache:
@@ -95,7 +95,7 @@ def _with_row(cache: KVCache, held: Layer, b: int, single: KVCache, theirs: Laye
     if not held.keys:
         held = held._replace(first=-(-cache.length // size))
     while held.first * size > start + shift:
-        held, keys, values = unused(cache, held, theirs.keys[0], theirs.values[0])
+        keys, values = (empty_like(blocks[0], cache.rows, size) for blocks in (theirs.keys, theirs.values))
         held = held._replace(keys=(keys, *held.keys), values=(values, *held.values), first=held.first - 1)
     blocks = [list(held.keys), list(held.values)]
     for mine, their_blocks in zip(blocks, (theirs.keys, theirs.values), strict=True):

@@ -106,21 +106,23 @@ def most_blocks(positions: int, size: int) -> int:
 
 def written(cache: KVCache, held: Layer, k, v, start: int) -> Layer:
     """A layer with k and v: (B, G, T, K), or Quantised, written from position `start` on, which is its end."""
-    size, (rows, _, T, _), done = cache.size, an_array(k).shape, 0
-    while done < T:
-        index, at = divmod(start + done, size)
-        slot = index - held.first
-        if slot == len(held.keys):
-            held = lengthened(cache, held, k, v)
-        elif index * size < cache.owned or an_array(held.keys[slot]).shape[0] != rows:
-            held = copied(cache, held, slot)
-        n = min(size - at, T - done)
-        old_keys, old_values = held.keys[slot], held.values[slot]
-        keys, values = put(old_keys, at, piece(k, done, done + n)), put(old_values, at, piece(v, done, done + n))
-        if keys is not old_keys or values is not old_values:
-            held = replaced(held, slot, keys, values)
-        done += n
-    return held
+    slot, at, T = start // cache.size - held.first, start % cache.size, an_array(k).shape[2]
+    while at + T > cache.size:
+        n = cache.size - at
+        held = filled(cache, held, slot, at, piece(k, 0, n), piece(v, 0, n))
+        k, v, slot, at, T = piece(k, n, T), piece(v, n, T), slot + 1, 0, T - n
+    return filled(cache, held, slot, at, k, v)
+
+
+def filled(cache: KVCache, held: Layer, slot: int, at: int, k, v) -> Layer:
+    """A layer with k and v written into one pair of its blocks, or into the one that follows these."""
+    if slot == len(held.keys):
+        held = lengthened(cache, held, k, v)
+    elif (held.first + slot) * cache.size < cache.owned or an_array(held.keys[slot]).shape[0] != cache.rows:
+        held = copied(cache, held, slot)
+    old_keys, old_values = held.keys[slot], held.values[slot]
+    keys, values = put(old_keys, at, k), put(old_values, at, v)
+    return held if keys is old_keys and values is old_values else replaced(held, slot, keys, values)
 
 
 def replaced(held: Layer, slot: int, keys, values) -> Layer:
