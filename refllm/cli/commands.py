@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "Measure how well a model predicts texts and solves tasks.",
     "fill": "Guess what stands behind the masks of a text, with a model such as BERT.",
     "keyboard": "Train a phone keyboard on texts, let it suggest words, judge it.",
+    "lab": "Measure what is said about scale on models of your own.",
     "info": "Tell what a checkpoint is and what it costs, without reading its weights.",
     "convert": "Write a checkpoint in another format or dtype.",
     "tokenize": "Turn texts into token ids.",
@@ -24,6 +25,7 @@ COMMANDS = {
     "tokenizer": "Train a tokenizer, look into one, compare several.",
     "backends": "Show the backends, their devices and kernels, and how to install those missing.",
     "conform": "Prove a backend against the float64 oracle, op by op.",
+    "diff": "Write the same text on two backends, and tell where they part.",
     "bench": "Time training, decoding and tokenizers, side by side with what people use.",
     "version": "Print the version.",
 }

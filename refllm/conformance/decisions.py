@@ -1,12 +1,12 @@
 """The decisions of a text, judged by the float64 oracle: which token its logits choose, and how near another is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from refllm.array_api import load
-from refllm.decoding.margin import margin, sampling_slack
+from refllm.decoding.margin import certainty, margin, sampling_slack
 from refllm.decoding.memory import Memory, remember
 from refllm.decoding.sampler import Sampler
 from refllm.decoding.sampling import adjusted, observe, sample, uniforms
@@ -30,13 +30,14 @@ class Decision(NamedTuple):
     step: int
     token: int
     uniform: float
-    margin: float  # nats by which all logits may move with the same token chosen, the sampler's own rounding allowed for
+    margin: float  # nats by which all logits may move with the same token chosen
+    certain: float  # the same, the sampler's own rounding in float32 allowed for
     bound: float  # nats by which a right backend's logits may differ from the oracle's
 
     @property
     def is_near(self) -> bool:
         """Whether a right backend may choose another token."""
-        return self.margin <= self.bound
+        return self.certain <= self.bound
 
 
 def choices(logits: Any, prompt: Sequence[int], text: Sequence[int], sampler: Sampler, seed: int) -> Iterator[Choice]:
@@ -55,8 +56,22 @@ def choices(logits: Any, prompt: Sequence[int], text: Sequence[int], sampler: Sa
 
 def judged(choice: Choice, logits: Bounded, sampler: Sampler) -> Decision:
     """How near another token is. logits: (n, V), the oracle's, with their bounds"""
-    scores = adjusted(choice.logits, sampler, choice.memory)[0]
+    step, token, uniform, row, memory = choice
+    scores = adjusted(row, sampler, memory)[0]
     rounding = 4 * logits.dtype.eps * float(np.max(np.abs(scores[np.isfinite(scores)])))  # of penalties and the temperature
-    slack = sampling_slack(scores, sampler)
-    nearest = margin(choice.logits[0], choice.uniform, sampler, choice.memory, slack=slack)
-    return Decision(choice.step, choice.token, choice.uniform, nearest, float(np.max(logits.error[choice.step])) + rounding)
+    bound = float(np.max(logits.error[step])) + rounding
+    plain = margin(row[0], uniform, sampler, memory)
+    certain = margin(row[0], uniform, sampler, memory, slack=sampling_slack(scores, sampler))
+    return Decision(step, token, uniform, plain, certain, bound)
+
+
+def nearest(found: Iterable[Choice], logits: Bounded, sampler: Sampler) -> Decision:
+    """The decision with the smallest margin. Only where it falls is it measured."""
+    least = None
+    for choice in found:
+        if least is None or not certainty(choice.logits[0], choice.uniform, sampler, choice.memory)(least.margin):
+            decision = judged(choice, logits, sampler)
+            least = decision if least is None or decision.margin < least.margin else least
+    if least is None:
+        raise ValueError("there is no decision to judge.")
+    return least

@@ -60,7 +60,7 @@ class TextCheck(Check):
                 return {"text": 0.0}
             bounds = self.bounds(drawn, text[:-1], dtype)
             near = [judged(choice, bounds, sampler) for choice in wrong]
-        return {f"token {decision.step}": decision.margin / decision.bound for decision in near}
+        return {f"token {decision.step}": decision.certain / decision.bound for decision in near}
 
     def oracle(self, drawn: Any, dtype: str = "float32") -> dict[str, bounded.Bounded]:
         """The logits of the first decision, each with its bound."""

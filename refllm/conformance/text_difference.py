@@ -18,7 +18,7 @@ from refllm.decoding.sampler import Sampler
 from refllm.models.model import Model
 
 from . import bounded
-from .decisions import Decision, choices, judged
+from .decisions import Decision, choices, judged, nearest
 from .scatter import scattered
 from .trace import HEAD, Place, by_position, traced
 
@@ -69,7 +69,7 @@ class Difference(NamedTuple):
     prompt: list[int]
     texts: tuple[list[int], list[int]]
     parted: int | None  # the first step at which they differ
-    decisions: list[Decision]  # of the steps up to that one
+    decision: Decision  # of that step, or the nearest of all
     logits: list[np.ndarray]  # of both sides and the oracle: (steps, V)
     layers: list[Apart]
     fault: Fault | None  # the first of either side
@@ -77,10 +77,9 @@ class Difference(NamedTuple):
     @property
     def misdrawn(self) -> int | None:
         """The side, 0 or 1, that chose a token which its logits, being right, do not choose; None where neither did."""
-        if self.fault is not None or self.parted is None or self.decisions[self.parted].is_near:
+        if self.fault is not None or self.parted is None or self.decision.is_near:
             return None
-        right = self.decisions[self.parted].token
-        return next(side for side in (0, 1) if (*self.texts[side][self.parted :], -1)[0] != right)
+        return next(side for side in (0, 1) if self.texts[side][self.parted : self.parted + 1] != [self.decision.token])
 
     @property
     def is_right(self) -> bool:
@@ -117,9 +116,10 @@ def compare(
     begins = len(prompt) - 1
     decided = oracle[LOGITS][begins:, :]
     logits = [*(rows[LOGITS] for rows in read), decided.value]
-    decisions = [judged(choice, decided, sampler) for choice in choices(decided.value, prompt, one, sampler, seed)]
+    chosen = list(choices(decided.value, prompt, one, sampler, seed))
+    decision = nearest(chosen, decided, sampler) if parted is None else judged(chosen[parted], decided, sampler)
     return Difference(
-        prompt, (one, other), parted, decisions, logits, layers(read, oracle), first_fault(read, oracle, len(prompt))
+        prompt, (one, other), parted, decision, logits, layers(read, oracle), first_fault(read, oracle, len(prompt))
     )
 
 
@@ -131,8 +131,8 @@ def written(side: Side, prompt: list[int], n_tokens: int, sampler: Sampler, seed
 
 def read_again(side: Side, prompt: list[int], text: list[int]) -> dict[Place, np.ndarray]:
     """Every op's results while a side reads a prompt at once and then a text token by token: float64."""
-    model = replace(side.model, params=dict(side.model.params))  # so that each is the same array whenever it is read
-    xp, cache = model.backend.xp, new_cache(model, 1, len(prompt) + len(text))
+    model, xp = side.model, side.model.backend.xp
+    cache = new_cache(model, 1, len(prompt) + len(text))
     parts: dict[Place, list[np.ndarray]] = {}
     with side.in_force():
         for tokens in (prompt, *([token] for token in text)):
@@ -164,8 +164,8 @@ def _observed(model: Model, tokens: list[int], cache: Any, last: int | None, kee
         if rows is not None and 1 <= rows.shape[0] <= len(tokens):
             found[place] = keep(rows)
 
-    with traced(model.backend, model.params, tell):
-        output = model.architecture.forward(model.params, model.tokens([tokens]), model.config, cache, last=last)
+    with traced(model.backend, model.params, tell) as params:
+        output = model.architecture.forward(params, model.tokens([tokens]), model.config, cache, last=last)
     found[LOGITS] = keep(output.logits[0, ...])
     return found, output.cache
 

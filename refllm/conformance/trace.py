@@ -1,4 +1,4 @@
-"""What every op of a model computes, named by the parameters that it reads, while nobody but the tracer knows.
+"""What every op of a model computes, named by the parameter that it reads, while nobody but the tracer knows.
 
 `traced` puts a table of kernels in force that runs what was in force before and tells of each result; so no model is changed, and
 where nobody traces nothing is slower. Ops inside ops are not told: a kernel may do without them.
@@ -57,28 +57,35 @@ class _Telling(dict):
         return result
 
 
+class _Read(dict):
+    """Parameters that remember which of them was asked for last: a model asks for a layer's when it comes to that layer."""
+
+    def __init__(self, params: Mapping[str, Any]):
+        super().__init__({name: params[name] for name in params})
+        self.last = next(iter(params))
+
+    def __getitem__(self, name):
+        self.last = name
+        return super().__getitem__(name)
+
+
 @contextmanager
-def traced(backend: Backend, params: Mapping[str, Any], tell: Callable[[Place, Any], None]) -> Iterator[None]:
+def traced(backend: Backend, params: Mapping[str, Any], tell: Callable[[Place, Any], None]) -> Iterator[Mapping[str, Any]]:
     """Inside the block, tell(place, y) is called with the first result of every op, in their order.
 
-    params: the very arrays that the model is called with    y must be copied to be kept: a kernel may reuse its buffer
+    Yields the parameters with which the model is to be called. y must be copied to be kept: a kernel may reuse its buffer.
     """
-    names = {id(value): name for name, value in params.items()}
+    read = _Read(params)
+    names = {id(value): name for name, value in read.items()}
     counted: Counter[tuple[str, str]] = Counter()
-    layer = next(iter(params))
 
     def told(op: str, args: tuple, result: Any) -> None:
-        nonlocal layer
-        read = next((names[id(a)] for a in args if id(a) in names), None)
-        if read is not None:
-            layer = layer_of(read)
-        at = (read or layer, op)
-        y = result[0] if isinstance(result, tuple) else result
-        tell(Place(*at, counted[at]), y)
+        at = (next((names[id(a)] for a in args if id(a) in names), layer_of(read.last)), op)
+        tell(Place(*at, counted[at]), result[0] if isinstance(result, tuple) else result)
         counted[at] += 1
 
     with kernels(backend, _Telling(kernels_of(backend), told)):
-        yield
+        yield read
 
 
 def by_position(y: Any) -> Any:

@@ -8,6 +8,7 @@ if it is chosen at both ends of what then remains, and the largest such d is fou
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from refllm.decoding.sampling import adjusted, sample
 
 FURTHEST = 2.0**30  # nats: a token that is sure at this distance is the only one there is
 NEAREST = 2.0**-44  # nats: what is nearer than this cannot be told from a tie in float64
-BISECTIONS = 40  # of an interval whose upper end is twice its lower
+BISECTIONS = 44  # of an interval whose upper end is twice its lower
 
 
 def margin(logits, uniform: float, sampler: Sampler, memory: Memory | None = None, allowed=None, slack: float = 0.0) -> float:
@@ -31,18 +32,7 @@ def margin(logits, uniform: float, sampler: Sampler, memory: Memory | None = Non
     Returns a lower bound, exact for greedy choice and for a draw without cuts; 0 at a tie, ∞ where only one token can come.
     Raises ValueError where `sample` chooses none.
     """
-    z = np.asarray(logits, dtype=np.float64)
-    allowed = None if allowed is None else np.asarray(allowed)[None, :]
-    token = int(sample(z[None, :], np.asarray([uniform]), sampler, memory, allowed)[0][0])
-    if token < 0:
-        raise ValueError("the logits are not finite numbers, or no token is allowed; no token is chosen, so there is no margin.")
-    mu = None if memory is None or memory.mu is None else float(memory.mu[0])
-
-    def sure(d: float) -> bool:
-        with np.errstate(all="ignore"):  # what overflows is not sure
-            ends = (adjusted((z + move)[None, :], sampler, memory, allowed)[0] for move in (-d, d))
-            return is_sure(token, Interval(*ends), uniform, sampler, mu, slack)
-
+    sure = certainty(logits, uniform, sampler, memory, allowed, slack)
     least = 1.0
     while sure(least):
         least *= 2
@@ -56,6 +46,25 @@ def margin(logits, uniform: float, sampler: Sampler, memory: Memory | None = Non
     for _ in range(BISECTIONS):
         least, step = least + step * sure(least + step), step / 2
     return least
+
+
+def certainty(
+    logits, uniform: float, sampler: Sampler, memory: Memory | None = None, allowed=None, slack: float = 0.0
+) -> Callable[[float], bool]:
+    """A function from nats to whether the token is sure to stay when each logit moves by that; arguments as of `margin`."""
+    z = np.asarray(logits, dtype=np.float64)
+    allowed = None if allowed is None else np.asarray(allowed)[None, :]
+    token = int(sample(z[None, :], np.asarray([uniform]), sampler, memory, allowed)[0][0])
+    if token < 0:
+        raise ValueError("the logits are not finite numbers, or no token is allowed; no token is chosen, so there is no margin.")
+    mu = None if memory is None or memory.mu is None else float(memory.mu[0])
+
+    def sure(d: float) -> bool:
+        with np.errstate(all="ignore"):  # what overflows is not sure
+            ends = (adjusted((z + move)[None, :], sampler, memory, allowed)[0] for move in (-d, d))
+            return is_sure(token, Interval(*ends), uniform, sampler, mu, slack)
+
+    return sure
 
 
 def sampling_slack(logits, sampler: Sampler) -> float:
