@@ -9,6 +9,7 @@ from refllm.cli.generate_options import check_together
 from refllm.cli.option_table import with_defaults
 from refllm.cli.prompts import Prompt
 from refllm.cli.sampling_options import SAMPLING, sampler_of
+from refllm.decoding import llama2c_random
 from refllm.decoding.fit import fit
 from refllm.decoding.request import Event, Request
 from refllm.decoding.stops import StopStrings
@@ -73,10 +74,14 @@ def _of_prompt(prompt: Prompt, model: Model, given: Mapping[str, Any]) -> list[A
         raise ValueError(f"n={n} asks for no text; it must be at least 1.")
     StopStrings(stops)  # raises for one that is empty
     sampler, seed = sampler_of(given), with_defaults(SAMPLING, given)["seed"]
+    ends = {token for token in (eos,) if token is not None}
+    if sampler.draws == "llama2.c":
+        llama2c_random.number(seed, 0)  # raises for a seed that is none of its own
+        ends |= {model.tokenizer.bos} - {None}  # by which run.c knows that a text is over
     form = constraint_of(given, model, ids)
     common = {
         "seed": seed,
-        "stop_tokens": () if eos is None else (eos,),
+        "stop_tokens": tuple(ends),
         "stop_strings": stops,
         "logprobs": given.get("logprobs"),
     }

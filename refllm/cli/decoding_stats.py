@@ -74,19 +74,19 @@ def with_floors(found: dict[str, Any], model: Model, quantised: bool = False) ->
 def beside(least: floor.Floor, seconds: float) -> dict[str, Any]:
     """The floor of some work, and which share it is of what was needed."""
     work = {"bytes": least.work.bytes, "operations": least.work.operations}
-    return work | {"floor_seconds": least.seconds, "share": least.seconds / seconds}
+    return work | {"floor_seconds": least.seconds, "floor_share": least.seconds / seconds}
 
 
 def in_lines(found: dict[str, Any]) -> list[str]:
     """The figures in words, in lines that fit a terminal of 80 columns."""
     told = []
     if part := found["prefill"]:
-        read = f"{found['prompt_tokens']:,} tokens, first token after {span(part['first_token_seconds'])}"
+        read = f"{tokens(found['prompt_tokens'])}, first token after {span(part['first_token_seconds'])}"
         told += [f"prefill  {read} ({count(part['tokens_per_second'])} tokens/s)", *against(part)]
     if part := found["decode"]:
         each = f"{span(part['token_seconds_median'])} each, {span(part['token_seconds_worst'])} at worst"
         speed = f"({count(part['tokens_per_second'])} tokens/s)"
-        told += [f"decode   {found['tokens'] - 1:,} tokens, {each} {speed}", *against(part)]
+        told += [f"decode   {tokens(found['tokens'] - 1)}, {each} {speed}", *against(part)]
     if drafts := found.get("drafts"):
         share = drafts["accepted"] / drafts["proposed"]
         told.append(f"drafts   {drafts['accepted']:,} of {drafts['proposed']:,} proposed tokens accepted, {share:.0%}")
@@ -103,14 +103,19 @@ def against(part: dict[str, Any]) -> list[str]:
     if "floor_seconds" not in part:
         return []
     work = f"{size(part['bytes'])} and {amount(part['operations'])}FLOP"
-    return [f"         floor {span(part['floor_seconds'])}, for {work}; {part['share']:.0%} of its speed reached"]
+    return [f"         floor {span(part['floor_seconds'])}, for {work}; {part['floor_share']:.0%} of its speed reached"]
+
+
+def tokens(n: int) -> str:
+    """1 token, 2,000 tokens."""
+    return f"{n:,} token{'' if n == 1 else 's'}"
 
 
 def summary(all_times: Sequence[Times], seconds: float) -> list[str]:
     """Texts that were written together, within so many seconds, in two lines."""
     begun = [times for times in all_times if times.seconds]
     n_tokens, later = sum(len(times.seconds) for times in begun), [s for times in begun for s in times.later]
-    told = [f"texts    {len(begun):,} in {span(seconds)}, {n_tokens:,} tokens ({count(n_tokens / seconds)} tokens/s in all)"]
+    told = [f"texts    {len(begun):,} in {span(seconds)}, {tokens(n_tokens)} ({count(n_tokens / seconds)} tokens/s in all)"]
     if later:
         first = f"first token after {span(median(times.first for times in begun))}"
         told.append(f"each     {first}, then {span(median(later))} a token (medians), {span(max(later))} at worst")

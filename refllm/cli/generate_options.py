@@ -72,12 +72,13 @@ def check_together(given: Mapping[str, Any]) -> None:
 
 def is_given(given: Mapping[str, Any], name: str) -> bool:
     """Whether an option was given, and is not off."""
-    return given.get(name) not in (None, False)
+    value = given.get(name)
+    return value is not None and value is not False
 
 
 ALONE = ("rows", "logprobs", "int8_cache", *FORM)  # what only the usual way of writing knows
 WHY = {
-    "beams": "a search draws nothing",
+    "beams": "a search draws nothing, and finds its tokens all at once",
     "contrastive_k": "a search draws nothing",
     "draft": "with drafts one text is written at a time",
     "lookup": "with drafts one text is written at a time",
@@ -86,7 +87,7 @@ WHY = {
     "lines": "a line is a prompt or a JSON object",
 }
 EXCLUDED = {
-    "beams": (*SAMPLING, *SPECULATION, "contrastive_k", "alpha", *ALONE),
+    "beams": (*SAMPLING, *SPECULATION, "contrastive_k", "alpha", "stats", *ALONE),
     "contrastive_k": (*SAMPLING, *SPECULATION, "n", *ALONE),
     "draft": ("lookup", "n", *ALONE),
     "lookup": ("n", *ALONE),

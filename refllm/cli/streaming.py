@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from refllm.bench import floor
 from refllm.cli.answers import InOrder, JsonLines
 from refllm.cli.asked import Answer
 from refllm.cli.decoding_stats import Times, figures, in_lines, summary, with_floors
@@ -23,10 +24,12 @@ def write_text(model: Model, answers: list[Answer], options: Mapping[str, Any], 
     """
     out = Console(highlight=False, soft_wrap=True)
     told = told or Console(stderr=True, highlight=False, soft_wrap=True)
-    one = len(answers) == 1
+    one = len(answers) == 1 and not options.get("beams")
     ticker: Any = None
     if options.get("stats") and told.is_terminal:
         ticker = Ticker(model, answers[0], bool(options.get("int8_cache"))) if one else Tally(answers)
+    if options.get("stats"):
+        floor.speeds(model)  # before anything is timed
     began = time.perf_counter()
     try:
         with writing(out, told, ticker) as write:
@@ -34,14 +37,17 @@ def write_text(model: Model, answers: list[Answer], options: Mapping[str, Any], 
     finally:
         out.file.flush()
         all_times = [answer.times for answer in answers]
-        for line in described(model, all_times[0], options) if one else summary(all_times, time.perf_counter() - began):
+        lines = described(model, all_times[0], options) if one else summary(all_times, time.perf_counter() - began)
+        for line in lines[:1] if options.get("beams") else lines:  # a search has no time for each token
             told.print(f"  {line}", style="dim")
 
 
 def described(model: Model, times: Times, options: Mapping[str, Any]) -> list[str]:
     """What the only text took; with --stats beside the floors."""
     found = figures(times)
-    return in_lines(with_floors(found, model, bool(options.get("int8_cache"))) if options.get("stats") else found)
+    return in_lines(
+        with_floors(found, model, bool(options.get("int8_cache"))) if options.get("stats") and times.seconds else found
+    )
 
 
 def write_json(model: Model, answers: list[Answer], options: Mapping[str, Any]) -> None:
@@ -49,6 +55,8 @@ def write_json(model: Model, answers: list[Answer], options: Mapping[str, Any]) 
     told = Console(stderr=True, highlight=False)
     eight = bool(options.get("int8_cache"))
     stats = (lambda answer: with_floors(figures(answer.times), model, eight)) if options.get("stats") else None
+    if stats is not None:
+        floor.speeds(model)
     writer = JsonLines(answers, stats, lambda token: model.tokenizer.tokens([token])[0].decode("utf-8", "replace"))
     with moving(told, Tally(answers)) if stats is not None and told.is_terminal else nullcontext():
         follow(writer, answers, events_of(model, answers, options))

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -24,9 +25,9 @@ def events_of(model: Model, answers: Sequence[Answer], given: Mapping[str, Any])
     if is_given(given, "draft") or is_given(given, "lookup"):
         return with_drafts(model, answers, draft_of(model, with_defaults(SPECULATION, given)))
     if is_given(given, "beams"):
-        return by_beams(model, answers, with_defaults(SEARCH, given))
+        return by_beams(model, answers, beams_of(with_defaults(SEARCH, given)))
     if is_given(given, "contrastive_k"):
-        return by_contrast(model, answers, with_defaults(SEARCH, given))
+        return by_contrast(model, answers, contrast_of(with_defaults(SEARCH, given)))
     requests = [answer.request for answer in answers]
     rows = with_defaults(OUTPUT, given)["rows"]
     room = max(len(answer.request.prompt) + answer.n_tokens for answer in answers)
@@ -41,12 +42,14 @@ def row_of(model: Model, answers: Sequence[Answer], number: int) -> Row:
 def draft_of(model: Model, options: Mapping[str, Any]) -> Any:
     """Who drafts. Raises ValueError for a draft that does not fit the model."""
     from refllm import checkpoints
-    from refllm.decoding.drafts import DraftModel, PromptLookup
+    from refllm.decoding.drafts import DraftModel, PromptLookup, check_shared
 
     if options["lookup"] is not None:
         return PromptLookup(options["lookup"], options["proposals"])
     dtype = str(model.params["embedding"].dtype).rpartition(".")[2]
-    return DraftModel(checkpoints.load(os.path.expanduser(options["draft"]), model.backend, dtype), options["proposals"])
+    draft = checkpoints.load(os.path.expanduser(options["draft"]), model.backend, dtype)
+    check_shared(model, draft)
+    return DraftModel(draft, options["proposals"])
 
 
 def with_drafts(model: Model, answers: Sequence[Answer], draft: Any) -> Iterator[Event]:
@@ -64,39 +67,55 @@ def with_drafts(model: Model, answers: Sequence[Answer], draft: Any) -> Iterator
                 break
 
 
-def told(row: Row, tokens: Iterable[int]) -> Iterator[Event]:
-    """The events of tokens that came at once, until they end the text; their time is shared out among them."""
-    events = []
+def told(row: Row, tokens: Iterable[int]) -> list[Event]:
+    """The events of tokens that came at once, until they end the text.
+
+    Their time is shared out among them; that of the first ones, the prefill, is the first one's.
+    """
+    events, begins = [], row.n_told == 0
     for token in tokens:
         events.append(row.tell(token, None, ()))
         if row.finish is not None:
             break
-    each = sum(event.seconds for event in events) / len(events)
-    return (event._replace(seconds=each) for event in events)
+    seconds, n = sum(event.seconds for event in events), len(events)
+    shares = [seconds] + [0.0] * (n - 1) if begins else [seconds / n] * n
+    return [event._replace(seconds=share) for event, share in zip(events, shares, strict=True)]
 
 
-def by_beams(model: Model, answers: Sequence[Answer], options: Mapping[str, Any]) -> Iterator[Event]:
+def beams_of(options: Mapping[str, Any]) -> Any:
+    """The beams that are asked for. Raises ValueError for some that cannot be."""
+    from refllm.decoding.beam_search import Beams
+
+    groups = 1 if options["groups"] is None else options["groups"]
+    return Beams(options["beams"], options["length_penalty"], groups=groups, diversity=options["diversity"] or 0.0)
+
+
+def by_beams(model: Model, answers: Sequence[Answer], beams: Any) -> Iterator[Event]:
     """The best texts of each prompt, as many as samples were asked for, once they are found."""
-    from refllm.decoding.beam_search import Beams, beam_search
+    from refllm.decoding.beam_search import beam_search
 
     for _, group in groupby(range(len(answers)), key=lambda number: number - answers[number].sample):
         numbers = list(group)
         request, began = answers[numbers[0]].request, time.perf_counter()
-        groups = 1 if options["groups"] is None else options["groups"]
-        n, penalty, diversity = options["beams"], options["length_penalty"], options["diversity"] or 0.0
-        beams = Beams(n, penalty, groups=groups, diversity=diversity, n_best=len(numbers))
-        found = beam_search(model, request.prompt, answers[numbers[0]].n_tokens, beams, request.stop_tokens)
+        best = replace(beams, n_best=len(numbers))
+        found = beam_search(model, request.prompt, answers[numbers[0]].n_tokens, best, request.stop_tokens)
         for number, text in zip(numbers, found, strict=False):
             row = row_of(model, answers, number)
             row.began = began
             yield from told(row, text.tokens)
 
 
-def by_contrast(model: Model, answers: Sequence[Answer], options: Mapping[str, Any]) -> Iterator[Event]:
-    """One text after another, whose tokens are likely and yet unlike the text before."""
-    from refllm.decoding.contrastive_search import Contrast, contrastive_search
+def contrast_of(options: Mapping[str, Any]) -> Any:
+    """How contrastive search weighs. Raises ValueError for weights that cannot be."""
+    from refllm.decoding.contrastive_search import Contrast
 
-    contrast = Contrast(options["contrastive_k"], options["alpha"])
+    return Contrast(options["contrastive_k"], options["alpha"])
+
+
+def by_contrast(model: Model, answers: Sequence[Answer], contrast: Any) -> Iterator[Event]:
+    """One text after another, whose tokens are likely and yet unlike the text before."""
+    from refllm.decoding.contrastive_search import contrastive_search
+
     for number, answer in enumerate(answers):
         request, row = answer.request, row_of(model, answers, number)
         for choice in contrastive_search(model, request.prompt, answer.n_tokens, contrast, request.stop_tokens):
