@@ -70,7 +70,7 @@ def by_choices(choices: Collection[str]) -> Form:
 
 def constrain(
     form: Form,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     context: Sequence[int] = (),
     vocab_size: int | None = None,
     ends: Collection[int] | None = None,
@@ -80,8 +80,10 @@ def constrain(
     context: ids that come before; behind none, or behind a special token, SentencePiece drops a space before the first word
     vocab_size: the model's, where it has more logits than the tokenizer has ids; those are never allowed
     ends: ids that end a text; None: the tokenizer's eos. Where there are none, `finished` says when to stop.
-    Raises ValueError where the vocabulary cannot spell any text of the form.
+    Raises ValueError without a tokenizer, and where its vocabulary cannot spell any text of the form.
     """
+    if tokenizer is None:
+        raise ValueError("the model has no tokenizer, so nothing holds its text to a form; give it one with its checkpoint.")
     size = tokenizer.vocab_size if vocab_size is None else vocab_size
     usual = () if tokenizer.eos is None else (tokenizer.eos,)
     begins = bool(tokenizer.model.prefix) and (not len(context) or tokenizer.ends_stretch(context[-1]))

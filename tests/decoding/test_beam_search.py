@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from refllm import checkpoints
 from refllm.conformance.specification import definitions
 from refllm.decoding import Sampler, generate
-from refllm.decoding.beam_search import Beams, beam_search
+from refllm.decoding.beam_search import Beam, Beams, Hypothesis, beam_search, nothing_to_gain
 from refllm.layers.cache_blocks import an_array
 from refllm.models import llama
 from refllm.models.model import Model
@@ -88,6 +88,24 @@ def test_with_a_beam_for_every_text_the_search_is_exhaustive(prompt, T, stop, le
     found = beam_search(model, prompt, T, Beams(4**T, length_penalty, "certain", n_best=4**T), stop)
     assert [text.tokens for text in found] == sorted(scored, key=lambda text: -scored[text])
     np.testing.assert_allclose([text.score for text in found], sorted(scored.values(), reverse=True), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("stopping", "length_penalty", "worst", "ends"),
+    [
+        ("enough", 1.0, -9.0, True),
+        ("likely", 1.0, -2.0, True),  # −4 nats in 2 tokens score −2, and in 8, with nothing more lost, −0.5
+        ("likely", 1.0, -2.1, False),
+        ("certain", 1.0, -0.5, True),
+        ("certain", 1.0, -0.6, False),
+        ("certain", 0.0, -4.0, True),
+        ("certain", -1.0, -8.0, True),  # a longer text can only be worse
+        ("certain", -1.0, -8.1, False),
+    ],
+)
+def test_a_search_ends_where_its_rule_says(stopping, length_penalty, worst, ends):
+    best, beams = Beam((1, 2), -3.0, 1.0, 0), Beams(2, length_penalty, stopping)
+    assert nothing_to_gain(best, Hypothesis((1,), worst, worst), beams, 2, 8) == ends
 
 
 @given(st.lists(st.integers(0, 22), min_size=1, max_size=5), PENALTIES, st.sets(st.integers(0, 22), max_size=4))

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.conformance.specification import definitions
+from refllm.decoding import Mirostat, Sampler, remember, sample, uniforms
 from refllm.decoding.constrained import by_choices, by_json_schema, by_regex, constrain
 from refllm.tokenizer import AddedToken, Tokenizer, train_bpe
 
@@ -90,6 +91,11 @@ def tokenizer(request, data):
         return Tokenizer.load(data / "gpt2-encoder.json", data / "gpt2-vocab.bpe")
     if request.param == "llama2":
         return Tokenizer.load(data / "llama2-tokenizer.model")
+    return trained()
+
+
+@functools.cache
+def trained():
     return train_bpe("Grüße, δοκιμή und 試験! " * 20, 300, special_tokens=["<|endoftext|>"])
 
 
@@ -115,13 +121,11 @@ MOST = 400  # tokens, which none of these forms reaches
 
 
 def write(constraint, rng, sharpness, context=()):
-    """The ids of a text drawn from random logits; sharpness 0 draws evenly, a large one the likeliest."""
+    """A text drawn from random logits (Gumbel's way); sharpness 0 draws evenly, a large one the likeliest."""
     ids = []
     while not constraint.finished:
-        logits = rng.standard_normal(constraint.size) * sharpness
-        logits = np.where(constraint.allowed(), logits, -np.inf)
-        probabilities = np.exp(logits - logits.max())
-        token = rng.choice(constraint.size, p=probabilities / probabilities.sum())
+        open_to = np.flatnonzero(constraint.allowed())
+        token = open_to[np.argmax(rng.standard_normal(len(open_to)) * sharpness + rng.gumbel(size=len(open_to)))]
         constraint.advance(token)
         if token in constraint.ends:
             break
@@ -160,6 +164,30 @@ def test_every_finished_text_is_one_of_the_choices(tokenizer, seed, sharpness, b
     context = context_of(tokenizer, behind)
     constraint = constrain(by_choices(CHOICES), tokenizer, context)
     assert write(constraint, np.random.default_rng(seed), sharpness, context) in CHOICES
+
+
+SAMPLERS = [
+    Sampler(0.0),
+    Sampler(1.0),
+    Sampler(3.0, top_k=2),
+    Sampler(0.7, top_p=0.5, min_p=0.1),
+    Sampler(1.0, repetition_penalty=1.5, logit_bias={65: 50.0}, mirostat=Mirostat(2.0, 0.5)),
+]
+
+
+@given(st.sampled_from(SAMPLERS), st.integers(0, 2**32), st.sampled_from(EXPRESSIONS[1:3]))
+def test_a_sampler_never_leaves_the_form(backend, sampler, seed, expression):
+    xp, tokenizer, prompt = backend.xp, trained(), np.array([[65, 66]], dtype=np.int32)
+    constraint, written = constrain(by_regex(expression), tokenizer), []
+    memory = remember(sampler, prompt, None, xp, tokenizer.vocab_size)
+    logits = np.random.default_rng(seed).standard_normal((40, 1, tokenizer.vocab_size)).astype(np.float32) * 4
+    while not constraint.finished:
+        step = len(written)
+        numbers, allowed = xp.from_numpy(uniforms(seed, step, 1)), xp.from_numpy(constraint.allowed()[None, :])
+        token, memory = sample(xp.from_numpy(logits[step]), numbers, sampler, memory, allowed)
+        written.append(int(xp.to_numpy(token)[0]))
+        constraint.advance(written[-1])
+    assert re.fullmatch(expression, tokenizer.decode(written, skip_special=True))
 
 
 def test_every_spelling_of_a_text_is_allowed(tokenizer):
@@ -243,6 +271,7 @@ def test_a_chosen_end_takes_the_place_of_the_tokenizers():
         (lambda: by_choices("yes"), "must be several texts"),
         (lambda: by_choices(["yes", ""]), "none of them empty"),
         (lambda: constrain(by_regex(r"[^\s\S]"), small_tokenizer([])), "no token of the vocabulary leads on towards"),
+        (lambda: constrain(by_regex("a"), None), "the model has no tokenizer, so nothing holds its text to a form"),
         (lambda: constrain(by_regex("x+"), small_tokenizer([])), "no token of the vocabulary leads on towards"),
         (lambda: constrain(by_regex("a"), small_tokenizer([])).advance(0), "token 0 is not allowed here"),
         (lambda: constrain(by_regex("a"), small_tokenizer([])).advance(-1), "token -1 is not allowed here"),
