@@ -26,6 +26,7 @@ class Experiment(Protocol):
     NAME: str  # the folder's and the command's
     Settings: type  # a frozen dataclass of numbers, strings and tuples of them; its defaults are the whole experiment
     QUICK: Any  # Settings that show the effect in a minute or less
+    SUMMARY: dict[str, tuple[str, ...]]  # the tables, and of them the columns, that are shown when it is done
 
     def run(self, settings: Any, folder: Path, workers: int, report: Report) -> Result:
         """Conduct it. Half-done work may lie in the folder, and is then used."""

@@ -1,0 +1,9 @@
+"""`refllm lab`: what is said about scale, measured on models of one's own."""
+
+import typer
+
+from refllm.cli.lab import experiments, fit
+
+app = typer.Typer(help="Measure what is said about scale on models of your own.", no_args_is_help=True)
+experiments.add_to(app)
+fit.add_to(app)

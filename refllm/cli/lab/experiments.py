@@ -1,0 +1,111 @@
+"""A command for every experiment: `refllm lab sweep`, for instance."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from refllm.lab.experiments import EXPERIMENTS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Out = Annotated[Path, typer.Option("--out", help="The folder of the laboratory; results lie in a folder of their own there.")]
+Quick = Annotated[bool, typer.Option("--quick", help="A small version, about a minute.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; as many as there are cores if not given.")]
+Again = Annotated[bool, typer.Option("--again", help="Conduct it once more, though its result is there.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Another value for a setting.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add a command for every experiment."""
+    for name, summary in EXPERIMENTS.items():
+        app.command(name, help=summary)(_command(name))
+
+
+def _command(name: str) -> Any:
+    def command(
+        out: Out = Path("runs/lab"),
+        quick: Quick = False,
+        workers: Workers = None,
+        again: Again = False,
+        changes: Set = None,
+        as_json: AsJson = False,
+    ) -> None:
+        from rich.console import Console
+
+        from refllm.lab.experiment import conduct
+        from refllm.lab.experiments import experiment
+        from refllm.lab.pool import cores
+
+        module = experiment(name)
+        settings = changed(module.QUICK if quick else module.Settings(), changes or [])
+        console = Console(stderr=True, highlight=False)
+        result = conduct(module, settings, out, workers or cores(), lambda line: console.print(f"  {line}", style="dim"), again)
+        if as_json:
+            print(json.dumps(result))
+        else:
+            show(result, module.SUMMARY, out / name, Console(highlight=False))
+
+    command.__doc__ = EXPERIMENTS[name]
+    return command
+
+
+def changed(settings: Any, changes: list[str]) -> Any:
+    """Settings with some of them replaced, each said as name=value; lists are separated by commas.
+
+    Raises ValueError for a name that is no setting or a value of another kind.
+    """
+    fields = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+    values = {}
+    for change in changes:
+        name, given, value = change.partition("=")
+        if name not in fields or not given:
+            raise ValueError(f"--set {change!r} must be name=value with one of {', '.join(fields)}.")
+        values[name] = _parsed(name, value, fields[name])
+    return dataclasses.replace(settings, **values)
+
+
+def _parsed(name: str, value: str, before: Any) -> Any:
+    """The value as the kind that the setting has."""
+    if isinstance(before, tuple):
+        kind = type(before[0])
+        return tuple(_parsed(name, part, kind()) for part in value.split(",") if part)
+    if isinstance(before, bool):
+        if value not in ("true", "false"):
+            raise ValueError(f"--set {name}={value} must be true or false.")
+        return value == "true"
+    try:
+        return type(before)(value)
+    except ValueError:
+        raise ValueError(f"--set {name}={value} is not a number such as {before!r}.") from None
+
+
+def show(result: dict[str, Any], summary: dict[str, tuple[str, ...]], place: Path, console: "Console") -> None:
+    """Some columns of some tables, the numbers, and where everything lies."""
+    from rich.table import Table
+
+    for name, columns in summary.items():
+        table = Table(title=name.replace("_", " "), title_justify="left")
+        for column in columns:
+            table.add_column(column.replace("_", " "), justify="right")
+        for row in result["tables"][name]:
+            table.add_row(*(cell(row.get(column)) for column in columns))
+        console.print(table)
+    for name, value in result.get("numbers", {}).items():
+        console.print(f"{name.replace('_', ' ')}: {cell(value)}")
+    console.print(f"Everything lies in {place}.", style="dim")
+
+
+def cell(value: Any) -> str:
+    """A value with four digits."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {cell(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return " ".join(cell(v) for v in value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "" if value is None else str(value)
+    return f"{value:,}" if isinstance(value, int) and abs(value) < 1e9 else f"{value:.4g}"

@@ -1,0 +1,15 @@
+"""The experiments by name. A new one is a module as `experiment.Experiment` describes, and a line here."""
+
+import importlib
+from typing import Any
+
+EXPERIMENTS = {
+    "sweep": "Train models of many sizes on one text and record their losses.",
+}
+
+
+def experiment(name: str) -> Any:
+    """The module of an experiment. Raises ValueError for a name that is not there."""
+    if name not in EXPERIMENTS:
+        raise ValueError(f"{name!r} is not an experiment; choose one of {', '.join(EXPERIMENTS)}.")
+    return importlib.import_module(f"refllm.lab.{name}")

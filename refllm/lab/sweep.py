@@ -1,0 +1,226 @@
+"""Models of many sizes trained on one text: the table of losses that laws of scale are fitted to.
+
+All models read batches of the same shape at a constant learning rate; the loss of each is taken along the way, of the running
+mean of its weights (see `learn`), on the same held-out windows for all. The best learning rate is searched at two widths, for few
+steps, and laid through both as a power of the width.
+
+β₂ is set by its half-life in tokens, so that it means the same at small batches (Marek 2025, arXiv:2507.07101).
+"""
+
+import itertools
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refllm.array_api import load
+from refllm.lab import corpus
+from refllm.lab.experiment import Report, Result
+from refllm.lab.learn import learn
+from refllm.lab.pool import each
+from refllm.layers.cross_entropy import cross_entropy
+from refllm.models import accounting, architecture
+from refllm.training.config import TrainingConfig
+
+NAME = "sweep"
+SUMMARY = {"ends": ("width", "seed", "parameters", "tokens", "flops", "learning_rate", "loss", "unit")}
+UNIT = "nats/character"
+ARCHITECTURE = "llama"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The grid. The defaults take five to eight minutes on two cores.
+
+    widths: of the models, d_model    seeds: how many models of each width; the last widths, beyond `reseeded`, have one
+    steps: updates of each, of batch · context characters    rates: learning rates tried at each of the two `tuned` widths
+    text: a file or a folder; "" for Python's standard library
+    """
+
+    widths: tuple[int, ...] = (12, 16, 24, 32, 48, 64, 96)
+    seeds: int = 2
+    reseeded: int = 48
+    steps: int = 6144
+    batch: int = 4
+    context: int = 64
+    tuned: tuple[int, int] = (24, 64)
+    rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
+    tuning_steps: int = 768
+    snapshots: int = 10
+    windows: int = 384
+    text: str = ""
+    executor: str = "processes"
+
+
+QUICK = Settings(widths=(12, 16, 24, 32), seeds=1, steps=1024, rates=(4e-3, 8e-3), tuned=(12, 32), tuning_steps=256, snapshots=6)
+
+
+class Task(NamedTuple):
+    """One model to train."""
+
+    width: int
+    seed: int
+    rate: float
+    steps: int
+    settings: Settings
+
+
+def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
+    """Search the learning rates, then train every model of the grid."""
+    tuning = tune(settings, folder, workers, report)
+    tasks = [(f"d{d}-seed{s}", Task(d, s, tuning.rate(d), settings.steps, settings)) for d, s in grid(settings)]
+    rows = []
+    for name, found in each(train, largest_first(tasks), workers, folder / "models", settings.executor):
+        last = found["rows"][-1]
+        report(f"{name}: {last['parameters']:,} parameters, {last['tokens']:,} characters, loss {last['loss']:.4f} {UNIT}")
+        rows += found["rows"]
+    rows.sort(key=lambda row: (row["parameters"], row["seed"], row["tokens"]))
+    numbers = {"rates": dict(zip(map(str, settings.tuned), tuning.best, strict=True)), "rate_exponent": tuning.exponent}
+    ends = [row for row in rows if row["tokens"] == settings.steps * settings.batch * settings.context]
+    return {"tables": {"runs": rows, "ends": ends, "tuning": tuning.rows}, "numbers": numbers}
+
+
+def grid(settings: Settings) -> list[tuple[int, int]]:
+    """The width and seed of every model."""
+    return [(d, s) for d in settings.widths for s in range(settings.seeds if d <= settings.reseeded else 1)]
+
+
+def largest_first(tasks: list[tuple[str, Task]]) -> list[tuple[str, Task]]:
+    """The longest tasks begin first, so that none is left alone at the end."""
+    return sorted(tasks, key=lambda task: -task[1].width)
+
+
+class Tuning(NamedTuple):
+    """Learning rates as a power of the width."""
+
+    widths: tuple[int, int]
+    best: tuple[float, float]
+    rows: list[dict[str, Any]]
+
+    @property
+    def exponent(self) -> float:
+        (a, b), (x, y) = self.widths, self.best
+        return math.log(y / x) / math.log(b / a)
+
+    def rate(self, width: int) -> float:
+        """The learning rate of a width."""
+        return self.best[0] * (width / self.widths[0]) ** self.exponent
+
+
+def tune(settings: Settings, folder: Path, workers: int, report: Report) -> Tuning:
+    """Try every rate at both widths for tuning_steps; the best is the lowest point of a parabola through ln rate and loss."""
+    pairs = itertools.product(settings.tuned, settings.rates)
+    tasks = [(f"d{d}-rate{r:g}", Task(d, 0, r, settings.tuning_steps, settings)) for d, r in pairs]
+    losses: dict[tuple[int, float], float] = {}
+    for _, found in each(train, largest_first(tasks), workers, folder / "tuning", settings.executor):
+        losses[found["width"], found["rate"]] = found["rows"][-1]["loss"]
+    best = tuple(lowest(settings.rates, [losses[d, r] for r in settings.rates]) for d in settings.tuned)
+    rows = [{"width": d, "learning_rate": r, "loss": loss} for (d, r), loss in sorted(losses.items())]
+    tuning = Tuning(settings.tuned, (best[0], best[1]), rows)
+    report(f"learning rates: {best[0]:.2g} at width {settings.tuned[0]}, {best[1]:.2g} at {settings.tuned[1]}")
+    return tuning
+
+
+def lowest(rates: tuple[float, ...], losses: list[float]) -> float:
+    """Where a parabola through the losses over ln rate is lowest, no further out than the rates that were tried."""
+    x = np.log(rates)
+    if len(rates) < 3:
+        return float(rates[int(np.argmin(losses))])
+    c2, c1, _ = np.polyfit(x, losses, 2)
+    if c2 <= 0:
+        return float(rates[int(np.argmin(losses))])
+    return float(np.exp(np.clip(-c1 / (2 * c2), x.min(), x.max())))
+
+
+def config_of(width: int, vocab_size: int, context: int) -> Any:
+    """A small Llama: two layers, three from width 64 on; heads of 16 features, two at least; the head tied to the embedding."""
+    heads = max(2, width // 16)
+    return architecture(ARCHITECTURE).Config(
+        vocab_size=vocab_size,
+        d_model=width,
+        n_layers=3 if width >= 64 else 2,
+        n_heads=heads,
+        n_kv_heads=heads,
+        d_head=max(2, width // heads // 2 * 2),
+        d_ff=max(4, round(8 * width / 3 / 4) * 4),
+        max_positions=context,
+        tied=True,
+    )
+
+
+def training_of(task: Task) -> TrainingConfig:
+    """AdamW at a constant rate after a short warm-up, without decay."""
+    s = task.settings
+    return TrainingConfig(
+        context=s.context,
+        batch=s.batch,
+        steps=task.steps,
+        learning_rate=task.rate,
+        schedule="constant",
+        warmup_steps=min(100, task.steps // 4),
+        beta2=0.95 ** (s.batch * s.context / 1024),
+        weight_decay=0.0,
+        seed=task.seed,
+    )
+
+
+def snapshot_steps(steps: int, count: int) -> list[int]:
+    """`count` steps up to the last, each √2 times the one before."""
+    return sorted({max(1, round(steps / 2 ** (i / 2))) for i in range(count)})
+
+
+def train(task: Task) -> Result:
+    """Train one model and judge it along the way."""
+    s, began = task.settings, time.perf_counter()
+    text = corpus.load(s.text or None)
+    config = config_of(task.width, text.vocab_size, s.context)
+    model = architecture(ARCHITECTURE)
+    N, flops = accounting.parameters(model, config), accounting.forward_flops(model, config, (s.context + 1) // 2)
+    judged = corpus.evaluation(text.held_out, count=s.windows, context=s.context)
+
+    def batch_at(step: int) -> Any:
+        return corpus.batch(text.train, task.seed, step, batch=s.batch, context=s.context)
+
+    rows = []
+    for snapshot in learn(ARCHITECTURE, config, training_of(task), batch_at, snapshot_steps(task.steps, s.snapshots)):
+        D = snapshot.tokens
+        rows.append(
+            {
+                "width": task.width,
+                "seed": task.seed,
+                "run": f"d{task.width}-seed{task.seed}",
+                "parameters": N.total,
+                "non_embedding": N.non_embedding,
+                "tokens": D,
+                "flops": flops.training * D,
+                "flops_attention": 3 * flops.attention * D,
+                "flops_head": 3 * flops.head * D,
+                "loss": loss_of(snapshot.averaged, config, judged),
+                "last_weights_loss": loss_of(snapshot.raw, config, judged),
+                "unit": UNIT,
+                "learning_rate": task.rate,
+            }
+        )
+    return {"width": task.width, "rate": task.rate, "rows": rows, "seconds": time.perf_counter() - began}
+
+
+def loss_of(params: Any, config: Any, windows: tuple[np.ndarray, np.ndarray], rows: int = 64) -> float:
+    """The mean loss over windows of tokens and targets (n, T), in nats per token."""
+    xp, model, total = load().xp, architecture(ARCHITECTURE), 0.0
+    tokens, targets = windows
+    for i in range(0, len(tokens), rows):
+        logits = model.forward(params, xp.from_numpy(tokens[i : i + rows]), config, checkpointing=True).logits
+        loss, _ = cross_entropy(logits, xp.from_numpy(targets[i : i + rows]))
+        total += float(xp.to_numpy(loss)) * len(tokens[i : i + rows])
+    return total / len(tokens)
+
+
+def figures(result: Result) -> dict[str, Any]:
+    """The loss against compute, a line for each width, and against the number of parameters at the end."""
+    from refllm.lab import plots
+
+    rows = result["tables"]["runs"]
+    return {"loss_and_compute": plots.curves(rows, "flops", UNIT), "loss_and_parameters": plots.ends(rows, "parameters", UNIT)}

@@ -1,0 +1,110 @@
+"""Models of many sizes on one text."""
+
+import math
+
+import numpy as np
+import pytest
+
+from refllm.lab import sweep
+from refllm.lab.experiment import conduct
+from refllm.lab.runs import read_runs
+from refllm.models import accounting, llama
+
+TINY = sweep.Settings(
+    widths=(4, 8),
+    seeds=2,
+    reseeded=4,
+    steps=24,
+    batch=2,
+    context=16,
+    tuned=(4, 8),
+    rates=(2e-3, 8e-3),
+    tuning_steps=8,
+    snapshots=3,
+    windows=8,
+)
+
+
+def silent(line):
+    pass
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("".join(f"line {i} of a text that repeats itself\n" for i in range(400)))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def conducted(tmp_path_factory, text):
+    folder = tmp_path_factory.mktemp("lab")
+    settings = sweep.Settings(**{**vars(TINY), "text": text})
+    return conduct(sweep, settings, folder, report=silent), folder / "sweep", settings
+
+
+def test_every_size_and_seed_is_judged_along_the_way(conducted):
+    result, _, _ = conducted
+    rows = result["tables"]["runs"]
+    assert [(row["width"], row["seed"], row["tokens"]) for row in rows] == [
+        (d, s, steps * 32) for d, s in ((4, 0), (4, 1), (8, 0)) for steps in (12, 17, 24)
+    ]
+    assert all(0 < row["loss"] < math.log(60) for row in rows)
+    assert len({row["loss"] for row in rows}) == len(rows)
+
+
+def test_a_sweep_is_a_table_that_can_be_fitted(conducted):
+    result, place, _ = conducted
+    runs = read_runs(place / "runs.csv")
+    assert runs.unit == "nats/character"
+    assert len(set(runs.run)) == 3
+    np.testing.assert_allclose(runs.loss, [row["loss"] for row in result["tables"]["runs"]])
+
+
+def test_flops_and_parameters_are_those_that_accounting_counts(conducted):
+    (row, *_), settings = conducted[0]["tables"]["runs"], conducted[2]
+    vocab = sweep.corpus.load(settings.text).vocab_size
+    config = sweep.config_of(4, vocab, settings.context)
+    assert row["parameters"] == accounting.parameters(llama, config).total
+    assert row["non_embedding"] == row["parameters"] - vocab * 4
+    flops = accounting.forward_flops(llama, config, 8)  # a causal query sees half of the context on average
+    assert row["flops"] == 3 * flops.total * row["tokens"]
+    assert row["flops_attention"] + row["flops_head"] < row["flops"]
+
+
+def test_an_interrupted_sweep_goes_on_where_it_stopped(conducted, tmp_path, text):
+    result, place, settings = conducted
+    models = place / "models"
+    kept, gone = models / "d4-seed0.json", models / "d8-seed0.json"
+    before = kept.stat().st_mtime_ns
+    gone.unlink()
+    (place / "results.json").unlink()
+    again = conduct(sweep, settings, place.parent, report=silent)
+    assert kept.stat().st_mtime_ns == before
+    assert again["tables"]["runs"] == result["tables"]["runs"]
+
+
+def test_rates_follow_a_power_law_through_the_two_widths():
+    tuning = sweep.Tuning((24, 96), (8e-3, 2e-3), [])
+    assert [tuning.rate(d) for d in (24, 48, 96)] == pytest.approx([8e-3, 4e-3, 2e-3])
+    assert tuning.exponent == -1
+
+
+def test_the_best_rate_lies_at_the_parabolas_bottom_within_what_was_tried():
+    rates = (1e-3, 2e-3, 4e-3)
+    assert sweep.lowest(rates, [1.0, 0.9, 1.0]) == pytest.approx(2e-3)
+    assert sweep.lowest(rates, [1.0, 0.8, 0.7]) == pytest.approx(4e-3)
+    assert sweep.lowest(rates, [0.7, 0.9, 0.8]) == pytest.approx(1e-3)
+    assert sweep.lowest((1e-3, 2e-3), [0.7, 0.9]) == 1e-3
+
+
+def test_snapshots_end_at_the_last_step_and_grow_by_the_root_of_two():
+    assert sweep.snapshot_steps(64, 5) == [16, 23, 32, 45, 64]
+    assert sweep.snapshot_steps(2, 6) == [1, 2] or sweep.snapshot_steps(2, 6)[-1] == 2
+
+
+def test_beta2_has_the_same_half_life_in_tokens_at_any_batch():
+    small, large = (
+        sweep.training_of(sweep.Task(8, 0, 1e-3, 10, sweep.Settings(batch=b))).beta2 ** (1 / (b * 64)) for b in (4, 16)
+    )
+    assert small == pytest.approx(large, rel=1e-12)
