@@ -114,6 +114,8 @@ def tokens(n: int) -> str:
 def summary(all_times: Sequence[Times], seconds: float) -> list[str]:
     """Texts that were written together, within so many seconds, in two lines."""
     begun = [times for times in all_times if times.seconds]
+    if not begun:
+        return []
     n_tokens, later = sum(len(times.seconds) for times in begun), [s for times in begun for s in times.later]
     told = [f"texts    {len(begun):,} in {span(seconds)}, {tokens(n_tokens)} ({count(n_tokens / seconds)} tokens/s in all)"]
     if later:

@@ -91,14 +91,20 @@ def beams_of(options: Mapping[str, Any]) -> Any:
 
 
 def by_beams(model: Model, answers: Sequence[Answer], beams: Any) -> Iterator[Event]:
-    """The best texts of each prompt, as many as samples were asked for, once they are found."""
+    """The best texts of each prompt, as many as samples were asked for, once they are found.
+
+    Raises ValueError, at once, where there are fewer beams than samples.
+    """
+    together = [list(group) for _, group in groupby(range(len(answers)), key=lambda i: i - answers[i].sample)]
+    return _searched(model, answers, [(numbers, replace(beams, n_best=len(numbers))) for numbers in together])
+
+
+def _searched(model: Model, answers: Sequence[Answer], searches: list[tuple[list[int], Any]]) -> Iterator[Event]:
     from refllm.decoding.beam_search import beam_search
 
-    for _, group in groupby(range(len(answers)), key=lambda number: number - answers[number].sample):
-        numbers = list(group)
+    for numbers, beams in searches:
         request, began = answers[numbers[0]].request, time.perf_counter()
-        best = replace(beams, n_best=len(numbers))
-        found = beam_search(model, request.prompt, answers[numbers[0]].n_tokens, best, request.stop_tokens)
+        found = beam_search(model, request.prompt, answers[numbers[0]].n_tokens, beams, request.stop_tokens)
         for number, text in zip(numbers, found, strict=False):
             row = row_of(model, answers, number)
             row.began = began
