@@ -101,6 +101,8 @@ def fitted(fit: Any, runs: Any, variable: str) -> Any:
 def residuals(fit: Any, runs: Any) -> Any:
     """What the law leaves over, against N, D and C."""
     figure, axes = new_figure("", "ln measured − ln fitted", panels=3)
+    for a in axes[1:]:
+        a.set_ylabel("")
     for a, name in zip(axes, ("parameters", "tokens", "flops"), strict=True):
         a.axhline(0, color=FAINT, linewidth=1)
         a.plot(runs.column(name), fit.residuals, linestyle="", marker="o", markersize=3.5, color=COLORS[0])
@@ -118,7 +120,7 @@ def contours(fit: Any, runs: Any) -> Any:
     loss = law.loss(N[:, None], C[None, :] / (6 * N[:, None]))
     levels = np.quantile(runs.loss, np.linspace(0, 1, 9))
     lines = axes.contour(C, N, loss, levels=np.unique(levels), colors=FAINT, linewidths=1)
-    axes.clabel(lines, fontsize=8, fmt="%.3g")
+    axes.clabel(lines, fontsize=8, fmt="%.3g", inline_spacing=1)
     best = law.optimum(C)[0]
     axes.plot(C, best, color=COLORS[1], linewidth=1.8, label="the best split")
     axes.plot(runs.flops, runs.parameters, linestyle="", marker="o", markersize=3.5, color=COLORS[0], label="runs")

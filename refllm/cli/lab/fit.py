@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from refllm.lab.fit import Fit
+    from refllm.lab.frontier import Split
     from refllm.lab.runs import Runs
 
 VARIABLES = {"N": ("parameters",), "D": ("tokens",), "C": ("flops",), "ND": ("parameters", "tokens")}
@@ -152,7 +153,7 @@ def frontier(
         print(json.dumps(about))
         return
     console = _console()
-    table_of(rows, "how to spend a budget of C = 6·N·D", console)
+    table_of([shown(split) for split in splits], "how to spend a budget of C = 6·N·D", console)
     between = "" if interval is None else f" (95 %: {interval[0]:.3f} … {interval[1]:.3f})"
     console.print(f"N* ~ C^{value:.3f}{between}; Hoffmann 0.46 to 0.50, Kaplan 0.73.")
     for sentence in found.warnings:
@@ -226,6 +227,28 @@ def exponent(
     table_of(rows, f"times the compute for {share:g} of the reducible loss", _console())
 
 
+def shown(split: "Split") -> dict[str, Any]:
+    """A split in short."""
+    interval = split.parameters_interval
+    return {
+        "law": split.law,
+        "C": f"{split.flops:.2g}",
+        "N": short(split.parameters),
+        "95 %": "" if interval is None else " … ".join(short(x) for x in interval),
+        "D": short(split.tokens),
+        "D/N": f"{split.tokens_per_parameter:.1f}",
+        "loss": f"{split.loss:.3f}",
+    }
+
+
+def short(number: float) -> str:
+    """837 M; 1.99 T."""
+    for unit, of in ((" T", 1e12), (" B", 1e9), (" M", 1e6), (" k", 1e3)):
+        if number >= of:
+            return f"{number / of:.3g}{unit}" if number < 1e15 else f"{number:.3g}"
+    return f"{number:.3g}"
+
+
 def chosen(file: Path, unit: str | None, min_tokens: float, min_ratio: float, last: bool) -> "Runs":
     """The runs of a file that are asked for. Raises ValueError where none is left."""
     from refllm.lab.runs import read_runs
@@ -297,12 +320,8 @@ def table_of(rows: list[dict[str, Any]], title: str, console: "Console") -> None
     for column in columns:
         table.add_column(column.replace("_", " "), justify="left" if column == "law" else "right")
     for row in rows:
-        table.add_row(*(_between(row.get(column)) if "interval" in column else cell(row.get(column)) for column in columns))
+        table.add_row(*(cell(row.get(column)) for column in columns))
     console.print(table)
-
-
-def _between(interval: Any) -> str:
-    return "" if interval is None else f"{interval[0]:.3g} … {interval[1]:.3g}"
 
 
 def _console() -> "Console":
