@@ -18,7 +18,7 @@ import numpy as np
 
 from refllm.tokenizer import Tokenizer
 
-SPACE = r"[\x20\x0A\x0D\x09]{1,16}"  # more would let a model that has lost its way write nothing else
+SPACE = r"(?: |\n[ \t]{0,16})"  # as people write JSON; more would let a model that has lost its way write nothing else
 PLACE = r"^at \d+\(\d+\): "  # in the grammar, which is none of the reader's
 
 
@@ -46,8 +46,9 @@ def by_regex(expression: str) -> Form:
 
 
 def by_json_schema(schema: str | Mapping[str, Any]) -> Form:
-    """JSON that a schema (of draft 2020-12, or its text) accepts, with white space between, SPACE at most in one place.
+    """JSON that a schema of draft 2020-12 accepts, with a space between its parts, or a new line and its indentation.
 
+    schema: as an object, or its text
     Raises ValueError for a schema that is no JSON object, or says what llguidance does not know.
     """
     try:
@@ -56,7 +57,7 @@ def by_json_schema(schema: str | Mapping[str, Any]) -> Form:
         raise ValueError(f"the JSON schema is no JSON: {error}.") from None
     if not isinstance(parsed, Mapping):
         raise ValueError(f'the JSON schema is {type(parsed).__name__}; it must be an object, such as {{"type": "integer"}}.')
-    options = {"whitespace_pattern": SPACE, **parsed.get("x-guidance", {})}
+    options = parsed.get("x-guidance", {"whitespace_pattern": SPACE})
     return _checked(Form("the JSON schema", f"body: %json {json.dumps({**parsed, 'x-guidance': options})}"))
 
 
@@ -65,7 +66,7 @@ def by_choices(choices: Collection[str]) -> Form:
     if isinstance(choices, str) or not choices or not all(choices):
         raise ValueError(f"choices={choices!r} must be several texts, or one, none of them empty.")
     spelled = ("".join(f"\\x{{{ord(character):x}}}" for character in choice) for choice in choices)
-    return _checked(Form(f"the choices {list(choices)}", f"body: TEXT\nTEXT: /{'|'.join(spelled)}/"))
+    return _checked(Form(f"the {len(choices)} choices", f"body: TEXT\nTEXT: /{'|'.join(spelled)}/"))
 
 
 def constrain(

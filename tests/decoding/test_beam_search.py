@@ -60,7 +60,14 @@ def test_the_search_is_its_definition(backend, make_model, beams, stop):
 @given(st.data(), STOPPINGS, PENALTIES, st.sampled_from([0.0, 0.3, 5.0]))
 def test_the_search_is_its_definition_whatever_is_asked(make_model, data, stopping, length_penalty, diversity):
     groups, each = data.draw(st.integers(1, 3), "groups"), data.draw(st.integers(1, 3), "beams of a group")
-    beams = Beams(groups * each, length_penalty, stopping, groups, diversity if groups > 1 else 0.0, groups * each)
+    beams = Beams(
+        groups * each,
+        length_penalty,
+        stopping,
+        groups,
+        diversity if groups > 1 else 0.0,
+        data.draw(st.integers(1, groups * each), "best"),
+    )
     prompt = data.draw(st.lists(st.integers(0, 22), min_size=1, max_size=4), "prompt")
     stop = data.draw(st.sets(st.integers(0, 22), max_size=8), "stop")
     model, n_tokens = make_model("numpy", "float64"), data.draw(st.integers(1, 4), "tokens")

@@ -230,6 +230,28 @@ def test_a_digit_is_one_of_ten():
     assert sorted(tokens) == [b"%d" % digit for digit in range(10)]
 
 
+@pytest.mark.parametrize(
+    ("space", "goes"),
+    [("", True), (" ", True), ("\n", True), ("\n\t   ", True), ("\n" + " " * 16, True), ("\n" + " " * 17, False), ("  ", False)],
+)
+def test_white_space_in_json_is_a_space_or_an_indentation(space, goes):
+    tokenizer = trained()
+    constraint = constrain(by_json_schema({"type": "array", "items": {"type": "integer"}}), tokenizer)
+    for byte in f"[{space}":
+        if goes or constraint.allowed()[tokenizer.id_of(byte)]:
+            constraint.advance(tokenizer.id_of(byte))
+    assert bool(constraint.allowed()[tokenizer.id_of("7")])
+    if not goes:
+        assert not constraint.allowed()[tokenizer.id_of(" ")]
+
+
+def test_the_schema_may_choose_its_white_space():
+    schema = {"type": "array", "items": {"type": "integer"}, "x-guidance": {"whitespace_flexible": False}}
+    constraint = constrain(by_json_schema(schema), trained())
+    constraint.advance(trained().id_of("["))
+    assert not constraint.allowed()[trained().id_of(" ")]
+
+
 def test_a_text_may_end_where_it_could_go_on():
     tokenizer = small_tokenizer([])
     constraint = constrain(by_regex("a+"), tokenizer)
