@@ -69,7 +69,9 @@ def choose(logits, rows: Sequence[Row], groups: Sequence[Group], xp) -> tuple[Ch
     for group in groups:
         theirs = logits if whole else xp.take(logits, xp.asarray(list(group.places), dtype=xp.int32), axis=0)
         members = [rows[b] for b in group.places]
-        tokens, memory = sample(theirs, _uniforms(members, xp), group.sampler, group.memory, _allowed(members, logits, xp))
+        tokens, memory = sample(
+            theirs, _uniforms(members, group.sampler, xp), group.sampler, group.memory, _allowed(members, logits, xp)
+        )
         parts.append(tokens)
         after.append(group._replace(memory=memory))
     order = [b for group in groups for b in group.places]
@@ -80,9 +82,11 @@ def choose(logits, rows: Sequence[Row], groups: Sequence[Group], xp) -> tuple[Ch
     return _judged(Chosen(tuple(rows), tokens, ()), logits, xp), after
 
 
-def _uniforms(rows: Sequence[Row], xp):
+def _uniforms(rows: Sequence[Row], sampler: Sampler, xp):
     """The number that decides each row's draw: (B,) float32."""
-    drawn = [uniforms(row.request.seed, row.n_chosen, row.request.row + 1, row.request.sampler.draws)[-1:] for row in rows]
+    if sampler.temperature == 0:  # nothing is drawn
+        return xp.zeros((len(rows),), dtype=xp.float32)
+    drawn = [uniforms(row.request.seed, row.n_chosen, row.request.row + 1, sampler.draws)[-1:] for row in rows]
     return xp.from_numpy(np.concatenate(drawn))
 
 
@@ -107,6 +111,6 @@ def _judged(chosen: Chosen, logits, xp) -> Chosen:
     places = xp.asarray(list(asked), dtype=xp.int32)
     p = log_softmax(xp.take(logits, places, axis=0))
     tokens = xp.take(chosen.tokens, places, axis=0)[:, None]
-    ids, theirs = likeliest(p, max(1, *(n for _, n in wanted)) if len(wanted) > 1 else max(1, wanted[0][1]))
+    ids, theirs = likeliest(p, max(1, *(n for _, n in wanted)))
     logprobs = xp.take_along_axis(p, xp.maximum(tokens, xp.zeros_like(tokens)), axis=-1)[:, 0]  # −1 stands for no token
     return chosen._replace(asked=asked, logprobs=logprobs, ids=ids, theirs=theirs)
