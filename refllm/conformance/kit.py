@@ -30,6 +30,7 @@ def all_checks() -> list[Check]:
     from . import (
         array_checks,
         batch_checks,
+        cache_checks,
         layer_checks,
         model_checks,
         sampling_checks,
@@ -39,7 +40,7 @@ def all_checks() -> list[Check]:
     )
 
     floors = (array_checks, layer_checks, tokenizer_checks, model_checks, training_checks)
-    modules = (*floors, batch_checks, sampling_checks, text_checks)
+    modules = (*floors, cache_checks, batch_checks, sampling_checks, text_checks)
     checks = [check for module in modules for check in module.CHECKS]
     return sorted(checks, key=lambda check: GROUPS.index(check.group))
 

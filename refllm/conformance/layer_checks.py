@@ -4,8 +4,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from refllm.layers.attention import Mask
+from refllm.layers.cached_attention import cached_attention
 
-from .check import layer
+from .check import Check, layer
 from .strategies import integers, leading, normals, reals, truths, width
 
 
@@ -99,6 +100,17 @@ def _attention(draw, block=False):
 
 
 @st.composite
+def _cached_attention(draw):
+    """The same with keys and values in blocks, of which some have one row for all."""
+    q, keys, values, *how = draw(_attention())
+    cuts = sorted({0, keys.shape[2], *draw(st.lists(st.integers(1, keys.shape[2]), max_size=3))})
+    spans = list(zip(cuts, cuts[1:], strict=False))
+    rows = [draw(st.sampled_from([1, len(q)])) for _ in spans]
+    blocks = (tuple(a[:n, :, i:j] for n, (i, j) in zip(rows, spans, strict=True)) for a in (keys, values))
+    return (q, *blocks, *how)
+
+
+@st.composite
 def _cross_entropy(draw):
     v, shape = draw(width), draw(st.sampled_from([(1,), (5,), (2, 4)]))
     targets = draw(integers(shape, 0, v))
@@ -140,6 +152,7 @@ CHECKS = [
     layer("rope_interleaved", _rope(), module="rope"),
     layer("attention", _attention()),
     layer("blockwise_attention", _attention(block=True)),
+    Check("cached_attention", "layers", _cached_attention(), lambda _, arguments: {"y": cached_attention(*arguments)}),
     layer("cross_entropy", _cross_entropy()),
     layer("linear_cross_entropy", _linear_cross_entropy(), module="cross_entropy"),
     layer("dropout", _dropout()),

@@ -1,15 +1,13 @@
-"""Whole models, held to the bounded oracle: logits, loss, every gradient, and decoding from the cache."""
+"""Whole models, held to the bounded oracle: logits, loss, and every gradient."""
 
 import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
 from refllm.array_api import Backend
-from refllm.decoding.cache import new_cache
 from refllm.layers.cross_entropy import cross_entropy, cross_entropy_backward
 from refllm.layers.rope import LinearScaling, Llama3Scaling, YarnScaling
 from refllm.models import architecture
-from refllm.models.model import Model
 
 from .check import Check
 from .strategies import integers, normals, truths
@@ -170,20 +168,6 @@ def _masked_inputs(draw, name, configs):
     return config, params, tokens, np.where(valid, targets, np.int32(-100)), valid, types
 
 
-@st.composite
-def _decoding_inputs(draw, name, configs):
-    """A left-padded batch, and how many tokens to read at each call."""
-    config = draw(configs)
-    B, T = draw(st.integers(1, 2)), draw(st.integers(2, 7))
-    tokens = draw(integers((B, T), 0, config.vocab_size))
-    padding = draw(st.integers(0, T - 1))
-    valid = np.arange(T)[None, :] >= np.asarray([[padding], [0]])[:B]
-    cuts = sorted({0, T, *draw(st.lists(st.integers(1, T), max_size=4))})
-    params = draw(parameters(name, config))
-    assume(decided(name, config, params, tokens, valid))
-    return config, params, tokens, valid, tuple(cuts)
-
-
 def _train(name):
     module = architecture(name)
 
@@ -195,23 +179,6 @@ def _train(name):
         loss = loss if output.auxiliary is None else loss + output.auxiliary
         gradients = module.backward(dlogits, output.saved)
         return {"logits": output.logits, "loss": loss} | {f"d{n}": g for n, g in gradients.items()}
-
-    return compute
-
-
-def _decode(name):
-    module = architecture(name)
-
-    def compute(backend: Backend, drawn):
-        config, params, tokens, valid, cuts = drawn
-        B, T = tokens.shape
-        cache = new_cache(Model(module, config, params), B, T)
-        results = {}
-        for start, end in zip(cuts, cuts[1:], strict=False):
-            output = module.forward(params, tokens[:, start:end], config, cache, valid=valid[:, start:end], last=1)
-            cache = output.cache
-            results[f"logits at {end - 1}"] = output.logits
-        return results
 
     return compute
 
@@ -232,15 +199,4 @@ CHECKS = [
         for name, configs in MODELS.items()
     ),
     Check("bert: logits, loss, gradients", "models", _masked_inputs("bert", _bert()), _train("bert"), whole=True),
-    *(
-        Check(
-            f"{name}: cached decoding",
-            "decoding",
-            _decoding_inputs(name, configs),
-            _decode(name),
-            halves=name not in WIDE_ONLY,
-            whole=True,
-        )
-        for name, configs in MODELS.items()
-    ),
 ]

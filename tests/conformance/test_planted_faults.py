@@ -7,6 +7,8 @@ import pytest
 
 from refllm.array_api import OPS, kernels, load
 from refllm.conformance.kit import all_checks, run
+from refllm.layers import cache_rows, kv_cache
+from refllm.models import sequence
 
 CHECKS = {check.name: check for check in all_checks()}
 
@@ -157,6 +159,7 @@ FAULTS = [
     ("attention", "attention_backward", attention_backward_without_the_scale),
     ("cross_entropy", "cross_entropy", cross_entropy_over_ignored_targets),
     ("gelu_tanh", "gelu_tanh", gelu_tanh_with_a_rounded_constant),
+    ("cached_attention", "cached_attention", cached_attention_that_sees_before_a_rows_beginning),
     ("rope", "rope", rope_turned_the_other_way),
     ("llama: cached decoding", "rope", rope_turned_the_other_way),
     ("continuous batching", "cached_attention", cached_attention_that_sees_before_a_rows_beginning),
@@ -177,6 +180,38 @@ def test_a_planted_fault_is_caught(check, op, fault):
         row = run(CHECKS[check], numpy, examples=30, shrink=False)
     assert row.failure, f"{fault.__name__} stayed within the bounds: worst {row.worst:.2f} of them in {row.cases} cases"
     assert "times its bound" in row.failure or "but the definition gives" in row.failure, row.failure
+
+
+def window_that_drops_a_block_too_early(cache, held, wanted):
+    return BEHIND(cache, held, min(wanted + 1, cache.length) if held.window else wanted)
+
+
+def blocks_that_are_not_copied_before_a_write(cache, held, slot):
+    return held if held.keys[slot].shape[0] == cache.rows else COPIED(cache, held, slot)
+
+
+def padding_that_moves_no_beginning(cache, valid, xp, B, T):
+    return PADDED(cache, None, xp, B, T)
+
+
+def row_that_begins_a_position_too_early(cache, b, start, known, like):
+    return BEGINNING(cache, b, start - 1, known - 1, like)
+
+
+BEHIND, COPIED, PADDED, BEGINNING = kv_cache.behind, kv_cache.copied, sequence._with_padding, cache_rows._beginning
+CACHE_FAULTS = [
+    (kv_cache, "behind", window_that_drops_a_block_too_early),
+    (kv_cache, "copied", blocks_that_are_not_copied_before_a_write),
+    (sequence, "_with_padding", padding_that_moves_no_beginning),
+    (cache_rows, "_beginning", row_that_begins_a_position_too_early),
+]
+
+
+@pytest.mark.parametrize(("module", "name", "fault"), CACHE_FAULTS, ids=[fault.__name__ for *_, fault in CACHE_FAULTS])
+def test_a_fault_planted_in_the_cache_is_caught(module, name, fault, monkeypatch):
+    monkeypatch.setattr(module, name, fault)
+    row = run(CHECKS["llama: cached decoding"], load("numpy"), examples=60, shrink=False)
+    assert row.failure, f"{fault.__name__} stayed within the bounds: worst {row.worst:.2f} of them in {row.cases} cases"
 
 
 def test_a_result_that_is_not_a_number_is_caught():
