@@ -1,6 +1,9 @@
 """Floor 3: prefill, decode and sampling with a KV cache."""
 
+from refllm.decoding.beam_search import Beams, Hypothesis, beam_search
 from refllm.decoding.cache import new_cache
+from refllm.decoding.constrained import Constraint, Form, by_choices, by_json_schema, by_regex, constrain
+from refllm.decoding.contrastive_search import Choice, Contrast, contrastive_search
 from refllm.decoding.generate import Step, decode, generate, pad_left, prefill
 from refllm.decoding.memory import Memory, join_memory, remember, take_memory
 from refllm.decoding.sampler import Mirostat, Sampler
@@ -8,12 +11,24 @@ from refllm.decoding.sampling import distribution, observe, sample, uniforms
 from refllm.decoding.text import Piece, continue_text
 
 __all__ = [
+    "Beams",
+    "Choice",
+    "Constraint",
+    "Contrast",
+    "Form",
+    "Hypothesis",
     "Memory",
     "Mirostat",
     "Piece",
     "Sampler",
     "Step",
+    "beam_search",
+    "by_choices",
+    "by_json_schema",
+    "by_regex",
+    "constrain",
     "continue_text",
+    "contrastive_search",
     "decode",
     "distribution",
     "generate",
