@@ -109,7 +109,7 @@ class Constraint:
     @property
     def accepts(self) -> bool:
         """Whether the text, as it stands, is in form."""
-        return self._ended or self._matcher.is_accepting()
+        return self._matcher.is_accepting()
 
     @property
     def finished(self) -> bool:

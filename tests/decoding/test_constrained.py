@@ -263,6 +263,16 @@ def test_a_text_may_end_where_it_could_go_on():
     assert constraint.finished
 
 
+def test_a_dead_end_is_told_where_it_is_reached():
+    """Only a vocabulary that lacks bytes has one: this has no x."""
+    tokenizer = small_tokenizer([])
+    constraint = constrain(by_regex("ax"), tokenizer)
+    constraint.advance(tokenizer.id_of("a"))
+    assert not constraint.finished
+    with pytest.raises(ValueError, match="no token of the vocabulary leads on towards the regular expression 'ax'"):
+        constraint.allowed()
+
+
 def test_ids_beyond_the_vocabulary_and_added_tokens_are_never_text():
     tokenizer = small_tokenizer([])
     constraint = constrain(by_regex("(?s).*"), tokenizer, vocab_size=tokenizer.vocab_size + 5, ends=())
