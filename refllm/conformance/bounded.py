@@ -461,6 +461,8 @@ def from_numpy(a, dtype=None):
 def scatter_add(y, indices, rows):
     value, error, scale = y.value.copy(), y.error.copy(), np.abs(y.value)
     np.add.at(value, indices.value, rows.value)
+    if not isinstance(y.dtype, Float):
+        return Bounded(value, None, y.dtype)
     np.add.at(error, indices.value, rows.error)
     np.add.at(scale, indices.value, np.abs(rows.value))
     most = int(np.max(np.bincount(indices.value.reshape(-1)))) + 1 if indices.size else 1

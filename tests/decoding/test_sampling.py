@@ -8,14 +8,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.array_api import load
-from refllm.decoding import sampling
+from refllm.conformance.specification import definitions
+from refllm.decoding import join_memory, observe, remember, take_memory
 from refllm.decoding.cuts import temperature, top_k, top_p
-from refllm.decoding.sampling import Sampler, draw, greedy, sample, uniforms
+from refllm.decoding.sampler import Sampler
+from refllm.decoding.sampling import distribution, draw, greedy, sample, uniforms
 
 EPS = 2.0**-23
 # exact eighths from a short range: ties are common, and every backend reads the same numbers
 LOGITS = st.lists(st.integers(-40, 40), min_size=1, max_size=24).map(lambda n: np.array(n, dtype=np.float32) / 8)
 UNIFORM = st.integers(0, 2**24 - 1).map(lambda n: n / 2**24)
+
+SAMPLERS = {
+    "greedy": Sampler(0.0),
+    "temperature": Sampler(1.3),
+    "top_k": Sampler(1.0, top_k=5),
+    "top_p": Sampler(1.0, top_p=0.8),
+    "min_p": Sampler(1.0, min_p=0.1),
+    "typical_p": Sampler(1.0, typical_p=0.7),
+    "epsilon": Sampler(1.0, epsilon=0.06),
+    "eta": Sampler(1.0, eta=0.2),
+    "repetition_penalty": Sampler(1.0, repetition_penalty=1.8),
+    "presence_penalty": Sampler(1.0, presence_penalty=0.9),
+    "frequency_penalty": Sampler(1.0, frequency_penalty=0.7),
+    "no_repeat_ngram": Sampler(1.0, no_repeat_ngram=2),
+    "logit_bias": Sampler(1.0, logit_bias={3: -1.5, 5: 2.0, 6: -np.inf}),
+    "mirostat": Sampler(1.0, mirostat=(1.2, 0.1)),
+    "llama2.c": Sampler(1.1, draws="llama2.c"),
+    "llama2.c with top_p": Sampler(1.1, top_p=0.8, draws="llama2.c"),
+    "many": Sampler(
+        0.8, top_k=7, top_p=0.97, min_p=0.02, typical_p=0.98, repetition_penalty=1.2, frequency_penalty=0.2, logit_bias={1: 0.5}
+    ),
+}
 
 
 def on(backend, values):
@@ -32,11 +56,6 @@ def probabilities(logits):
     return [w / math.fsum(weights) for w in weights]
 
 
-def ranked(logits):
-    """Ids from the likeliest down, the lower first among equals."""
-    return sorted(range(len(logits)), key=lambda i: (-logits[i], i))
-
-
 def rounding(logits):
     """How far a float32 sum of these probabilities may lie from the exact one: every term, its exponential, and the total."""
     return EPS * (2 * len(logits) + 10 + float(np.max(np.abs(logits - np.max(logits)))))
@@ -45,26 +64,6 @@ def rounding(logits):
 @given(LOGITS)
 def test_greedy_takes_the_lowest_id_of_the_largest_logit(backend, logits):
     assert one_row(backend, greedy, logits) == list(logits).index(max(logits))
-
-
-@given(LOGITS, st.integers(1, 30))
-def test_top_k_keeps_the_k_largest_and_the_lower_ids_among_equals(backend, logits, k):
-    kept = set(ranked(logits)[:k])
-    expected = [x if i in kept else -np.inf for i, x in enumerate(logits)]
-    np.testing.assert_array_equal(one_row(backend, top_k, logits, k), expected)
-
-
-@given(LOGITS, st.integers(1, 1000).map(lambda n: n / 1000))
-def test_top_p_keeps_the_fewest_that_reach_p_with_the_one_that_crosses(backend, logits, p):
-    result = one_row(backend, top_p, logits, p)
-    kept = [i for i in range(len(logits)) if result[i] == logits[i]]
-    assert all(result[i] == -np.inf for i in range(len(logits)) if i not in kept)
-    order, q = ranked(logits), probabilities(logits)
-    assert kept == sorted(order[: len(kept)])
-    reached = math.fsum(q[i] for i in kept)
-    assert kept
-    assert reached >= p - rounding(logits) or len(kept) == len(logits)
-    assert reached - q[order[len(kept) - 1]] < p + rounding(logits) or len(kept) == 1 or p == 1
 
 
 @given(LOGITS, UNIFORM)
@@ -98,12 +97,6 @@ def test_a_scan_that_is_not_quite_rising_never_draws_a_cut_token(monkeypatch):
     assert np.all(tokens % 2 == 1)
 
 
-@given(LOGITS, st.floats(0.05, 20))
-def test_temperature_divides_the_distance_to_the_largest_logit(backend, logits, t):
-    expected = (logits.astype(np.float64) - max(logits)) / np.float32(t)
-    assert np.all(np.abs(one_row(backend, temperature, logits, t) - expected) <= 4 * EPS * np.abs(expected))
-
-
 @given(LOGITS, UNIFORM)
 def test_one_kept_token_or_temperature_zero_is_greedy(backend, logits, u):
     rows, numbers = on(backend, logits[None, :]), on(backend, [u])
@@ -116,49 +109,6 @@ def test_one_kept_token_or_temperature_zero_is_greedy(backend, logits, u):
 def test_the_smallest_temperature_overflows_to_greedy_and_not_to_nan(backend):
     logits = np.array([[1.0, 3.0, 2.0]], dtype=np.float32)
     assert int(backend.xp.to_numpy(sample(on(backend, logits), on(backend, [0.9]), Sampler(1e-45))[0])[0]) == 1
-
-
-def test_draws_are_as_frequent_as_their_probabilities(backend):
-    logits = np.array([0.0, 1.0, -1.0, 2.0, 0.5, -3.0, 1.5, 0.0], dtype=np.float32)
-    n = 4000
-    rows = on(backend, np.broadcast_to(logits, (n, 8)))
-    drawn = backend.xp.to_numpy(sample(rows, on(backend, uniforms(7, 0, n)), Sampler(1.3))[0])
-    expected = n * np.array(probabilities(logits / np.float32(1.3)))
-    chi_square = float(np.sum((np.bincount(drawn, minlength=8) - expected) ** 2 / expected))
-    assert chi_square < 24.32, "7 degrees of freedom stay below this with probability 0.999; the seed is fixed"
-
-
-def test_cut_draws_are_as_frequent_as_what_is_left(backend):
-    logits = np.array([0.0, 1.0, -1.0, 2.0, 0.5, -3.0, 1.5, 0.0], dtype=np.float32)
-    n, sampler = 4000, Sampler(1.0, top_k=5, top_p=0.8)
-    drawn = backend.xp.to_numpy(sample(on(backend, np.broadcast_to(logits, (n, 8))), on(backend, uniforms(8, 0, n)), sampler)[0])
-    kept = ranked(logits)[:5]  # ids 3 6 1 4 0; of their mass, 3 6 1 reach 0.8
-    weights = np.zeros(8)
-    weights[kept[:3]] = np.exp(logits[kept[:3]])
-    assert np.sum(np.exp(logits[kept[:2]])) < 0.8 * np.sum(np.exp(logits[kept])) < np.sum(weights)
-    expected = n * weights / np.sum(weights)
-    counts = np.bincount(drawn, minlength=8)
-    assert np.sum(counts[kept[3:]]) == 0
-    used = expected > 0
-    assert np.sum((counts[used] - expected[used]) ** 2 / expected[used]) < 13.82, "2 degrees of freedom, probability 0.999"
-
-
-@given(st.lists(LOGITS, min_size=1, max_size=1), st.integers(0, 2**32), st.integers(0, 10**6))
-def test_rows_of_a_batch_do_not_touch_each_other(backend, logits, seed, step):
-    rows = np.stack([logits[0], logits[0][::-1], np.roll(logits[0], 1)])
-    numbers, sampler, xp = uniforms(seed, step, 3), Sampler(0.8, top_k=9, top_p=0.9), backend.xp
-    together = xp.to_numpy(sample(on(backend, rows), on(backend, numbers), sampler)[0])
-    for b in range(3):
-        alone, _ = sample(on(backend, rows[b : b + 1]), on(backend, numbers[b : b + 1]), sampler)
-        assert int(xp.to_numpy(alone)[0]) == together[b]
-
-
-@pytest.mark.filterwarnings("ignore:invalid value")
-def test_logits_that_are_no_numbers_are_told_by_a_token_of_minus_one(backend):
-    rows = np.array([[0, 1, 2], [0, np.nan, 1], [0, np.inf, 1], [0, -np.inf, 1]], dtype=np.float32)
-    for sampler in (Sampler(0.0), Sampler(1.0), Sampler(1.0, top_k=2, top_p=0.9)):
-        tokens = backend.xp.to_numpy(sample(on(backend, rows), on(backend, [0.99] * 4), sampler)[0])
-        assert list(tokens) == [2, -1, -1, 2]
 
 
 def test_half_logits_are_summed_in_float32(backend):
@@ -190,25 +140,195 @@ def test_every_backend_draws_the_same_tokens(backend):
     assert np.mean(ours == theirs) > 0.99
 
 
-@pytest.mark.parametrize(
-    ("settings", "names"),
-    [
-        ({"temperature": -1.0}, "temperature=-1.0"),
-        ({"temperature": math.nan}, "temperature=nan"),
-        ({"temperature": math.inf}, "temperature=inf"),
-        ({"top_k": 0}, "top_k=0"),
-        ({"top_p": 0.0}, "top_p=0.0"),
-        ({"top_p": 1.5}, "top_p=1.5"),
-    ],
-)
-def test_a_sampler_refuses_what_is_no_setting(settings, names):
-    with pytest.raises(ValueError, match=names):
-        Sampler(**settings)
-
-
 def test_samplers_change_none_of_their_arguments(backend):
     logits = np.array([[3.0, 1.0, 2.0]], dtype=np.float32)
     rows, numbers = on(backend, logits), on(backend, [0.5])
     sample(rows, numbers, Sampler(0.5, 2, 0.9))
     np.testing.assert_array_equal(backend.xp.to_numpy(rows), logits)
-    assert sampling.sample(rows, numbers, Sampler(0.0))[0].shape == (1,)
+
+
+def chi_square_limit(freedom):
+    """What a chi-square of so many degrees of freedom stays below with probability 0.999.
+
+    Wilson & Hilferty 1931, PNAS 17(12): the cube root of a chi-square over its freedom is nearly normal.
+    """
+    z, part = 3.0902, 2 / (9 * freedom)
+    return freedom * (1 - part + z * part**0.5) ** 3
+
+
+def test_the_limits_are_those_of_the_tables():
+    for freedom, tabled in ((2, 13.816), (7, 24.322), (30, 59.703)):
+        assert abs(chi_square_limit(freedom) / tabled - 1) < 0.03
+
+
+PROMPT, TEXT = [3, 1, 6, 3, 7], [6, 3, 2, 3]
+
+
+def after_a_text(backend, sampler, n, V=8):
+    """The memory of n rows that have read PROMPT and written TEXT, and the definition's of one."""
+    xp = backend.xp
+    memory = remember(sampler, np.array([PROMPT], np.int32), None, xp, V)
+    defined = definitions()["remember"](sampler, PROMPT)
+    for step, token in enumerate(TEXT):
+        logits = np.roll(np.linspace(-1, 1, V, dtype=np.float32), step)
+        memory = observe(memory, xp.from_numpy(np.array([token], np.int32)), on(backend, logits[None]), sampler)
+        if sampler.mirostat is not None:
+            defined.mu = definitions()["corrected"](defined.mu, logits.tolist(), token, sampler.mirostat)
+    defined.text = TEXT
+    return take_memory(memory, [0] * n), defined
+
+
+def defined_probabilities(logits, sampler, memory):
+    """What the specification says that is drawn from, in float64."""
+    if sampler.draws == "philox":
+        return np.array(definitions()["distribution"](logits.tolist(), sampler, memory, None))
+    p = np.array(definitions()["softmax"]([z / sampler.temperature for z in logits.tolist()]))
+    if sampler.top_p is not None:
+        kept = definitions()["llama2c_nucleus"](p.tolist(), sampler.top_p)
+        p = np.where(np.isin(np.arange(len(p)), kept), p, 0)
+    return p / np.sum(p)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_draws_are_as_frequent_as_their_probabilities(backend, name):
+    logits = np.array([0.0, 1.0, -1.0, 2.0, 0.5, -3.0, 1.5, 0.0], dtype=np.float32)
+    n, sampler = 600 if backend.name == "strict" else 4000, SAMPLERS[name]  # whose scatter is a large product
+    memory, defined = after_a_text(backend, sampler, n)
+    rows, numbers = on(backend, np.broadcast_to(logits, (n, 8))), on(backend, uniforms(7, 0, n))
+    drawn = backend.xp.to_numpy(sample(rows, numbers, sampler, memory)[0])
+    p = defined_probabilities(logits, sampler, defined)
+    counts, used = np.bincount(drawn, minlength=8), p > 0
+    assert np.all(counts[~used] == 0)
+    chi_square = np.sum((counts[used] - n * p[used]) ** 2 / (n * p[used]))
+    if np.sum(used) > 1:
+        assert chi_square < chi_square_limit(np.sum(used) - 1)
+    if name not in ("greedy", "temperature", "llama2.c"):
+        plain = np.array(definitions()["softmax"](logits.tolist()))
+        assert 4000 * np.sum((p - plain) ** 2 / plain) > 2 * chi_square_limit(7), "the option matters here"
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@given(LOGITS)
+def test_the_distribution_is_what_sample_draws_from(backend, name, logits):
+    """The uniforms between two cumulated probabilities draw the token between them, and no others draw it."""
+    sampler, xp, V = SAMPLERS[name], backend.xp, max(8, len(logits))
+    logits = np.concatenate([logits, np.full(V - len(logits), -4, np.float32)])
+    memory, _ = after_a_text(backend, sampler, 1, V)
+    p = xp.to_numpy(distribution(on(backend, logits[None]), sampler, memory))[0].astype(np.float64)
+    assert abs(np.sum(p) - 1) <= rounding(logits)
+    order = np.arange(V)
+    if sampler.draws == "llama2.c" and sampler.top_p is not None:
+        order = np.array(sorted(range(V), key=lambda i: (-logits[i], i)))
+    reached = np.concatenate([[0], np.cumsum(p[order])])
+    middles = (reached[:-1] + reached[1:]) / 2
+    wide = [i for i in range(V) if p[order[i]] > 4 * rounding(logits)]
+    rows = on(backend, np.broadcast_to(logits, (len(wide), V)))
+    repeated = take_memory(memory, [0] * len(wide))
+    tokens = xp.to_numpy(sample(rows, on(backend, middles[wide]), sampler, repeated)[0])
+    np.testing.assert_array_equal(tokens, order[wide])
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_rows_of_a_batch_do_not_touch_each_other(backend, name):
+    """Three ragged rows, written side by side, alone, and taken apart and joined on the way."""
+    sampler, xp, rng = SAMPLERS[name], backend.xp, np.random.default_rng(5)
+    prompts = np.array([[0, 0, 1, 2, 1], [0, 3, 4, 3, 4], [5, 6, 7, 6, 5]], np.int32)
+    valid = np.array([[False, False, True, True, True], [False, True, True, True, True], [True] * 5])
+    logits = rng.normal(0, 1.5, (6, 3, 9)).astype(np.float32)
+    memory, swapped = (remember(sampler, prompts, valid, xp, 9) for _ in range(2))
+    alone = [remember(sampler, prompts[b : b + 1, valid[b]], None, xp, 9) for b in range(3)]
+    for step in range(6):
+        numbers = uniforms(1, step, 3)
+        together, memory = sample(on(backend, logits[step]), on(backend, numbers), sampler, memory)
+        mixed = take_memory(join_memory([take_memory(swapped, [2]), take_memory(swapped, [0, 1])]), [1, 2, 0])
+        other, swapped = sample(on(backend, logits[step]), on(backend, numbers), sampler, mixed)
+        np.testing.assert_array_equal(xp.to_numpy(other), xp.to_numpy(together))
+        for b in range(3):
+            token, alone[b] = sample(on(backend, logits[step, b : b + 1]), on(backend, numbers[b : b + 1]), sampler, alone[b])
+            assert int(xp.to_numpy(token)[0]) == int(xp.to_numpy(together)[b])
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_row_without_a_possible_token_gives_minus_one(backend, name):
+    sampler, xp = SAMPLERS[name], backend.xp
+    rows = np.array([[0, 1, 4], [0, np.nan, 1], [0, np.inf, 1], [0, -np.inf, 4], [-np.inf] * 3, [0, 1, 4], [9, 1, 4]], np.float32)
+    allowed = np.ones((7, 3), bool)
+    allowed[5] = False
+    allowed[6, 0] = False
+    allowed[1, 1] = False  # a NaN is one even where it may not come
+    bias = Sampler(0.0) if sampler.biases else sampler
+    memory = remember(bias, np.zeros((7, 1), np.int32), None, xp, 3)
+    logits, may = on(backend, rows), xp.from_numpy(allowed)
+    tokens, after = sample(logits, on(backend, [0.99] * 7), bias, memory, may)
+    assert xp.to_numpy(tokens).tolist() == [2, -1, -1, 2, -1, -1, 2]
+    p = xp.to_numpy(distribution(logits, bias, memory, may))
+    np.testing.assert_array_equal(np.isnan(p), np.broadcast_to((xp.to_numpy(tokens) < 0)[:, None], p.shape))
+    again, _ = sample(logits, on(backend, [0.99] * 7), bias, after, may)
+    assert (xp.to_numpy(again) < 0).tolist() == (xp.to_numpy(tokens) < 0).tolist()
+
+
+@given(LOGITS)
+def test_a_bias_of_minus_infinity_and_a_mask_forbid_alike(backend, logits):
+    V = len(logits)
+    if V < 2:
+        return
+    xp, rows = backend.xp, on(backend, logits[None])
+    allowed = np.arange(V) % 2 == 1
+    biased = Sampler(0.7, logit_bias=dict.fromkeys(range(0, V, 2), -np.inf))
+    masked = distribution(rows, Sampler(0.7), None, xp.from_numpy(allowed[None]))
+    np.testing.assert_array_equal(xp.to_numpy(distribution(rows, biased)), xp.to_numpy(masked))
+    assert np.all(xp.to_numpy(masked)[0, ~allowed] == 0)
+
+
+def test_a_sampler_that_reads_the_text_asks_for_its_memory(backend):
+    rows = on(backend, [[1, 2, 3]])
+    for sampler in (Sampler(repetition_penalty=1.1), Sampler(mirostat=(3, 0.1)), Sampler(0, no_repeat_ngram=2)):
+        for ask in (sample, lambda z, u, s: distribution(z, s)):
+            with pytest.raises(ValueError, match="give it the memory that remember"):
+                ask(rows, on(backend, [0.5]), sampler)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("seed", range(8))
+def test_the_options_work_together_in_the_order_of_transformers(seed):
+    """Their list of processors, built by their generate, on our random prompts; equal in float64 where no two logits are."""
+    import torch
+    from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
+
+    rng = np.random.default_rng(seed)
+    chosen = {name: value for name, value in OF_TRANSFORMERS.items() if rng.random() < 0.6}
+    ours = {name: chosen[theirs] for name, theirs in THEIRS.items() if theirs in chosen}
+    sampler = Sampler(**ours, logit_bias={2: 1.5, 9: -0.75})
+    config = GenerationConfig(do_sample=True, sequence_bias=[[[2], 1.5], [[9], -0.75]], **{"top_k": None, "top_p": None} | chosen)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=20, n_embd=4, n_layer=1, n_head=1))
+    processors = model._get_logits_processor(config, input_ids_seq_length=7, device="cpu", model_kwargs={})
+    prompts, logits = rng.integers(0, 4, (16, 7)), rng.normal(0, 2, (16, 20))
+    logits[:, ::7] = -np.inf
+    expected = torch.softmax(processors(torch.from_numpy(prompts), torch.from_numpy(logits)), dim=-1).numpy()
+    memory = remember(sampler, prompts.astype(np.int32), None, load("numpy").xp, 20)
+    np.testing.assert_allclose(distribution(logits, sampler, memory), expected, rtol=1e-11, atol=1e-14)
+
+
+OF_TRANSFORMERS = {
+    "temperature": 0.7,
+    "top_k": 11,
+    "top_p": 0.93,
+    "min_p": 0.02,
+    "typical_p": 0.9,
+    "epsilon_cutoff": 0.02,
+    "eta_cutoff": 0.05,
+    "repetition_penalty": 1.4,
+    "no_repeat_ngram_size": 2,
+}
+THEIRS = {
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "typical_p": "typical_p",
+    "epsilon": "epsilon_cutoff",
+    "eta": "eta_cutoff",
+    "repetition_penalty": "repetition_penalty",
+    "no_repeat_ngram": "no_repeat_ngram_size",
+}
