@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .numpy_blocks import blocks, flat, ones, reference, served
+from .numpy_parallel import shared_out
+
+MANY = 8  # blocks, from which on threads share them
 
 SLOPE, CUBIC = math.sqrt(2 / math.pi), 0.044715
 
@@ -228,8 +231,7 @@ def swiglu(x, gate, up, down):
     if N == 1:
         let_through(p, s, b, h)
     else:
-        for block in blocks(N, F):
-            let_through(p[block], s[block], b[block], h[block])
+        shared_out(lambda block: let_through(p[block], s[block], b[block], h[block]), blocks(N, F), MANY)
     return h.dot(down).reshape(x.shape), Swiglu(rows, p, s, b, gate, up, down, x.shape)
 
 

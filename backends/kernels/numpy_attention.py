@@ -22,9 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .numpy_blocks import ones, reference, served
+from .numpy_parallel import shared_out
 
 QUERIES = 64  # positions in a block of queries
 SCORES = 1 << 17  # scores held at a time: 512 KiB of float32
+MANY = 8  # blocks, from which on threads share them
 TAME = 30.0  # e³⁰ ≈ 10¹³: sums and products of such numbers neither overflow nor lose digits
 
 
@@ -186,7 +188,8 @@ def many_queries(q, k, v, mask, scale, softcap):
     total = np.empty((B, G, R, T), dtype=q.dtype)
     shifts: dict[int, Any] = {}
     kept: dict[int, Any] = {}
-    for block in split(by_group, k, mask):
+
+    def attend(block):
         scores = score(scaled(by_group, block, scale), k[block.rows, block.heads, block.keys], softcap)
         e = weights(scores, block, mask, shifts, again=False)
         if k.shape[2] <= 2 * K:
@@ -198,6 +201,8 @@ def many_queries(q, k, v, mask, scale, softcap):
         here = (block.rows, block.heads, slice(None), block.queries)
         total[here] = sums.reshape(b, g, R, -1)
         np.divide(weighted, total[here][..., None], out=y[here])
+
+    shared_out(attend, list(split(by_group, k, mask)), MANY)
     return y.reshape(B, H, T, K), Attended(by_group, k, v, y, total, shifts, kept, mask, scale, softcap)
 
 

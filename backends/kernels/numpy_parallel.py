@@ -78,6 +78,11 @@ def threads() -> int:
     return min(MOST, cores, *blas_threads().given())
 
 
+def idle_threads() -> int:
+    """As many as `threads`, but 1 while somebody holds BLAS to one: then they are at work already."""
+    return 1 if blas_threads().holders else threads()
+
+
 def together(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
     """Run the jobs side by side, the first in this thread, each in a copy of this thread's context; return their results."""
     others = [helpers().submit(contextvars.copy_context().run, job) for job in jobs[1:]]
@@ -87,6 +92,24 @@ def together(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
         for other in others:  # even when the first failed: none may go on behind the caller's back
             other.exception()
     return [first, *(other.result() for other in others)]
+
+
+def shared_out(work: Callable[[Any], None], pieces: Sequence[Any], least: int) -> None:
+    """Run work(piece) for every piece, on several threads if there are at least so many and the threads are idle.
+
+    The pieces must not depend on one another.
+    """
+    parts = idle_threads() if len(pieces) >= least else 1
+
+    def some(mine: Sequence[Any]) -> None:
+        for piece in mine:
+            work(piece)
+
+    if parts == 1:
+        some(pieces)
+        return
+    with blas_threads().held_to_one():
+        together([lambda mine=pieces[i::parts]: some(mine) for i in range(parts)])
 
 
 def in_parts(work: Callable[[int, int], None], n: int, least: int) -> None:

@@ -33,6 +33,7 @@ from refllm.training.step import loss_and_gradients
 BACKEND = load("numpy")
 KERNELS = BACKEND.kernels
 LAYERS = {check.name: check for check in LAYERS if check.name in KERNELS}
+WITH_BACKWARD = [name for name in LAYERS if f"{name}_backward" in KERNELS]
 SMALL = {"vocab_size": 17, "d_model": 8, "n_layers": 2, "n_heads": 2, "max_positions": 12, "d_ff": 12}
 
 
@@ -43,13 +44,19 @@ def on():
         yield
 
 
-@pytest.fixture(params=["as they are", "tiny"])
-def block_sizes(request, monkeypatch):
+@pytest.fixture
+def small_blocks(monkeypatch):
     """Blocks so small that the small arrays of these tests take many."""
+    monkeypatch.setattr(numpy_blocks, "BLOCK", 24)
+    monkeypatch.setattr(numpy_attention, "QUERIES", 3)
+    monkeypatch.setattr(numpy_attention, "SCORES", 40)
+
+
+@pytest.fixture(params=["as they are", "tiny"])
+def block_sizes(request):
+    """Blocks as they are, and small ones."""
     if request.param == "tiny":
-        monkeypatch.setattr(numpy_blocks, "BLOCK", 24)
-        monkeypatch.setattr(numpy_attention, "QUERIES", 3)
-        monkeypatch.setattr(numpy_attention, "SCORES", 40)
+        request.getfixturevalue("small_blocks")
 
 
 def threads(monkeypatch, n):
@@ -82,7 +89,7 @@ def test_a_kernel_stays_within_the_error_bound_of_the_body_it_replaces(name):
     assert not row.failure, row.failure
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", WITH_BACKWARD)
 def test_a_kernel_changes_no_argument_and_gives_the_same_bits_again(name):
     @given(LAYERS[name].draw)
     def check(arguments):
@@ -107,7 +114,7 @@ def float64(value):
     return type(value)(*map(float64, value)) if hasattr(value, "_fields") else value
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", WITH_BACKWARD)
 @pytest.mark.usefixtures("block_sizes")
 def test_a_kernel_in_float64_is_as_much_nearer_as_float64_is_finer(name):
     """Both the kernel and the oracle round in float64, so two of float32's bounds, scaled down by 2²⁹, hold the difference."""
@@ -267,6 +274,23 @@ def test_adamw_and_the_norm_give_the_same_bits_on_any_number_of_threads(monkeypa
         )
     assert same_bits(results[0], results[1])
     assert same_bits(results[0], results[2])
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("name", ["attention", "swiglu"])
+def test_blocks_that_threads_share_have_the_same_bits_on_any_number_of_threads(name, monkeypatch):
+    q, k, v, *matrices = normals(2, 4, 30, 6), normals(2, 2, 30, 6), normals(2, 2, 30, 6), *(normals(6, 6) for _ in range(3))
+    arguments = (q, k, v, Mask(window=17), 0.4) if name == "attention" else (q, *matrices)
+    results, shared = [], []
+    together = numpy_parallel.together
+    monkeypatch.setattr(numpy_parallel, "together", lambda jobs: shared.append(len(jobs)) or together(jobs))
+    for n in (1, 2, 3):
+        threads(monkeypatch, n)
+        results.append(KERNELS[name](*arguments)[0])
+    with numpy_parallel.blas_threads().held_to_one():  # somebody's threads are at work: these blocks stay on this one
+        results.append(KERNELS[name](*arguments)[0])
+    assert shared == [2, 3]
+    assert all(same_bits(results[0], other) for other in results[1:])
 
 
 @given(n=st.integers(1, 9000), scale=st.sampled_from([1e-3, 1.0, 1e3]), seed=seeds)
