@@ -56,8 +56,8 @@ def verdict(sides: tuple[Side, Side], found: Difference) -> str:
         return f"{sides[found.fault.side].name} goes beyond the error bound; this is the first number that does:"
     if found.misdrawn is not None:
         return (
-            f"Every logit is within its error bound, but {sides[found.misdrawn].name} chose a token that they do not choose: "
-            "its sampler is wrong."
+            "Every number is within its error bound, but "
+            f"{sides[found.misdrawn].name} chose a token that its logits do not choose: its sampler is wrong."
         )
     if found.parted is not None:
         return "Both are right: every number is within its error bound, and the decision at which they part is nearer than that."

@@ -15,10 +15,11 @@ import numpy as np
 from refllm.array_api import kernels
 from refllm.decoding import generate, new_cache
 from refllm.decoding.sampler import Sampler
+from refllm.decoding.sampling import sample
 from refllm.models.model import Model
 
 from . import bounded
-from .decisions import Decision, choices, judged, nearest
+from .decisions import Choice, Decision, choices, judged, nearest
 from .scatter import scattered
 from .trace import HEAD, Place, by_position, traced
 
@@ -73,13 +74,7 @@ class Difference(NamedTuple):
     logits: list[np.ndarray]  # of both sides and the oracle: (steps, V)
     layers: list[Apart]
     fault: Fault | None  # the first of either side
-
-    @property
-    def misdrawn(self) -> int | None:
-        """The side, 0 or 1, that chose a token which its logits, being right, do not choose; None where neither did."""
-        if self.fault is not None or self.parted is None or self.decision.is_near:
-            return None
-        return next(side for side in (0, 1) if self.texts[side][self.parted : self.parted + 1] != [self.decision.token])
+    misdrawn: int | None  # the side, 0 or 1, that chose at that step what its own logits do not choose
 
     @property
     def is_right(self) -> bool:
@@ -111,16 +106,25 @@ def compare(
     one, other = (written(side, prompt, n_tokens, sampler, seed, stop) for side in sides)
     parted = next((i for i in range(max(len(one), len(other))) if one[i : i + 1] != other[i : i + 1]), None)
     common = one[: len(one) - 1 if parted is None else parted]
-    read = [read_again(side, prompt, common) for side in sides]
+    read = [read_again(side, prompt, common, len(prompt) + n_tokens - 1) for side in sides]
     oracle = exact(sides[0].model, [*prompt, *common], dtypes[0])
-    begins = len(prompt) - 1
-    decided = oracle[LOGITS][begins:, :]
-    logits = [*(rows[LOGITS] for rows in read), decided.value]
+    decided, logits = oracle[LOGITS][len(prompt) - 1 :, :], [rows[LOGITS] for rows in read]
     chosen = list(choices(decided.value, prompt, one, sampler, seed))
     decision = nearest(chosen, decided, sampler) if parted is None else judged(chosen[parted], decided, sampler)
-    return Difference(
-        prompt, (one, other), parted, decision, logits, layers(read, oracle), first_fault(read, oracle, len(prompt))
-    )
+    fault, misdrawn = first_fault(read, oracle, len(prompt)), None
+    if parted is not None and fault is None:
+        tokens = [text[parted] if parted < len(text) else None for text in (one, other)]
+        wrong = [draws_wrong(chosen[parted], *pair, sampler, decided.dtype) for pair in zip(logits, tokens, strict=True)]
+        misdrawn = wrong.index(True) if any(wrong) else None
+    return Difference(prompt, (one, other), parted, decision, [*logits, decided.value], layers(read, oracle), fault, misdrawn)
+
+
+def draws_wrong(choice: Choice, logits: np.ndarray, token: int | None, sampler: Sampler, dtype: bounded.Float) -> bool:
+    """Whether a side chose a token that its own logits (n, V) do not choose, at any rounding of its sampler."""
+    row = logits[choice.step][None, :]
+    right = int(sample(row, np.asarray([choice.uniform]), sampler, choice.memory)[0][0])
+    own = judged(choice._replace(token=right, logits=row), bounded.Bounded(logits, None, dtype), sampler)
+    return token is not None and token != right and not own.is_near
 
 
 def written(side: Side, prompt: list[int], n_tokens: int, sampler: Sampler, seed: int, stop: Sequence[int] = ()) -> list[int]:
@@ -129,10 +133,13 @@ def written(side: Side, prompt: list[int], n_tokens: int, sampler: Sampler, seed
         return [int(step.tokens[0]) for step in generate(side.model, prompt, n_tokens, sampler, seed, stop)]
 
 
-def read_again(side: Side, prompt: list[int], text: list[int]) -> dict[Place, np.ndarray]:
-    """Every op's results while a side reads a prompt at once and then a text token by token: float64."""
+def read_again(side: Side, prompt: list[int], text: list[int], room: int) -> dict[Place, np.ndarray]:
+    """Every op's results while a side reads a prompt at once and then a text token by token: float64.
+
+    room: positions of the cache, which decide the blocks in which attention reads it
+    """
     model, xp = side.model, side.model.backend.xp
-    cache = new_cache(model, 1, len(prompt) + len(text))
+    cache = new_cache(model, 1, room)
     parts: dict[Place, list[np.ndarray]] = {}
     with side.in_force():
         for tokens in (prompt, *([token] for token in text)):

@@ -78,9 +78,12 @@ def traced(backend: Backend, params: Mapping[str, Any], tell: Callable[[Place, A
     read = _Read(params)
     names = {id(value): name for name, value in read.items()}
     counted: Counter[tuple[str, str]] = Counter()
+    came: dict[str, None] = {}  # layers, in order
 
     def told(op: str, args: tuple, result: Any) -> None:
-        at = (next((names[id(a)] for a in args if id(a) in names), layer_of(read.last)), op)
+        name = next((names[id(a)] for a in args if id(a) in names), layer_of(read.last))
+        came.setdefault(layer_of(name))
+        at = (name if layer_of(name) == list(came)[-1] else HEAD, op)  # a tied head reads the embedding once more
         tell(Place(*at, counted[at]), result[0] if isinstance(result, tuple) else result)
         counted[at] += 1
 

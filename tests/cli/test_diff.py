@@ -140,7 +140,7 @@ def test_a_sampler_that_draws_what_the_logits_do_not_say_is_wrong(refllm, monkey
     monkeypatch.setattr(generating, "sample", sample)
     result = refllm("diff", "random:llama", "--against", "strict", "--tokens", 2, *GREEDY)
     assert result.status == 1
-    assert "strict chose a token that they do not choose" in result.out
+    assert "strict chose a token that its logits do not choose" in result.out
 
 
 def test_texts_of_a_checkpoint_are_told_in_words(refllm, finished_run):

@@ -49,6 +49,12 @@ def test_a_layer_is_known_also_where_its_parameters_are_changed_before_they_are_
     assert norms[-1].layer == "head"
 
 
+def test_a_tied_head_is_not_taken_for_the_embedding(told):
+    places = [place for place, _ in told({}, "gpt2")[0]]
+    assert [place.layer for place in places[-2:]] == ["head", "head"]
+    assert {place.layer for place in places[2:-2]} == {f"layers.{i}" for i in range(4)}
+
+
 def test_what_was_in_force_before_is_so_again_afterwards():
     numpy = load("numpy")
     before = kernels_of(numpy)
