@@ -10,6 +10,7 @@ from typing import Any
 
 from refllm.cli.asked import Answer
 
+LINE_ENDS = {c: f"\\u{c:04x}" for c in (0x85, 0x2028, 0x2029)}  # which JSON lets stand, and some readers of lines do not
 INTERRUPTED = "interrupted"  # why a text ended that Ctrl-C cut off
 
 
@@ -55,12 +56,14 @@ class InOrder:
                 self.write(answer.prompt.text, "dim")
             self.written = 0
         if text := answer.text[self.written :]:
-            self.write(text, "")
-        self.written = len(answer.text)
+            with unbroken():
+                self.write(text, "")
+                self.written = len(answer.text)
 
     def _end(self) -> None:
-        self.write("\n", "")
-        self.place, self.written = self.place + 1, -1
+        with unbroken():
+            self.write("\n", "")
+            self.place, self.written = self.place + 1, -1
 
 
 class JsonLines:
@@ -89,9 +92,9 @@ class JsonLines:
         if self.stats is not None:
             found["stats"] = self.stats(answer)
         with unbroken():
-            sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
+            sys.stdout.write(json.dumps(found, ensure_ascii=False).translate(LINE_ENDS) + "\n")
             sys.stdout.flush()
-        self.place += 1
+            self.place += 1
 
 
 def as_json(answer: Answer, text_of: Callable[[int], str]) -> dict[str, Any]:
@@ -112,12 +115,18 @@ def as_json(answer: Answer, text_of: Callable[[int], str]) -> dict[str, Any]:
 
 @contextmanager
 def unbroken() -> Iterator[None]:
-    """Let Ctrl-C wait until what is inside is done: half a line of JSON is none."""
+    """Let Ctrl-C wait until what is inside is done, so that all is written once. A second Ctrl-C waits for nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    came: list[int] = []
+
+    def wait(number: int, frame: Any) -> None:
+        came.append(number)
+        if len(came) > 1:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, wait)
     try:
         yield
     finally:

@@ -33,13 +33,13 @@ class Ticker:
         times = self.times
         if not times.seconds:
             return _line(f"prefill {times.n_prompt:,} tokens, {span(time.perf_counter() - self.began)} …")
-        line = f"prefill {span(times.first)} ({self.least / times.first:.0%} of the floor)"
+        line = f"prefill {span(times.first)} ({self.least / times.first:.0%} of floor)"
         if not times.later:
             return _line(line)
         least = floor.token_floor(self.model, times.n_prompt + len(times.later), quantised=self.quantised).seconds
         if times.proposed:
             line += f" │ {times.accepted / times.proposed:.0%} of drafts"
-        speed = f"{span(times.each)} each ({least / times.each:.0%}), {count(1 / times.each)} tokens/s"
+        speed = f"{span(times.each)} each ({least / times.each:.0%}), {count(1 / times.each)}/s"
         return _line(f"{line} │ decode {len(times.seconds):,} of {self.n_tokens:,}, {speed}")
 
 

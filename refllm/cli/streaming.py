@@ -31,14 +31,19 @@ def write_text(model: Model, answers: list[Answer], options: Mapping[str, Any], 
     if options.get("stats"):
         floor.speeds(model)  # before anything is timed
     began = time.perf_counter()
+    read = True  # whether anybody reads the text
     try:
         with writing(out, told, ticker) as write:
             follow(InOrder(answers, write, options.get("echo") is not False), answers, events_of(model, answers, options))
+    except BrokenPipeError:
+        read = False
+        raise
     finally:
-        out.file.flush()
         all_times = [answer.times for answer in answers]
         lines = described(model, all_times[0], options) if one else summary(all_times, time.perf_counter() - began)
-        for line in lines[:1] if options.get("beams") else lines:  # a search has no time for each token
+        if options.get("beams"):
+            lines = lines[:1]  # a search has no time for each token
+        for line in lines if read else []:
             told.print(f"  {line}", style="dim")
 
 
