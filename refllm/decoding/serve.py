@@ -15,7 +15,7 @@ from refllm.decoding.choose import Chosen, Group, choose, gather, scatter
 from refllm.decoding.generate import check_continues, prefill
 from refllm.decoding.memory import remember
 from refllm.decoding.request import Event, Request, Row
-from refllm.layers.kv_cache import KVCache
+from refllm.layers.kv_cache import KVCache, fork
 from refllm.models.model import Model
 
 
@@ -123,17 +123,21 @@ class _Service:
         prompt, xp = row.ids, self.xp
         sampler, V = request.sampler, self.model.config.vocab_size
         row.memory = remember(sampler, self.model.tokens([prompt]), None, xp, V)
-        cache, known = None, 0
-        if self.prefixes is not None:
-            cache, known = self.prefixes.lookup(prompt)
-        if cache is None:
-            cache = new_cache(self.model, 1, self.room if self.most == 1 else len(prompt), quantised=self.quantised)
-        self.reading = _Reading(self.model, row, cache, known)
+        self.reading = _Reading(self.model, row, *self._cache_for(prompt))
+
+    def _cache_for(self, prompt: list[int]) -> tuple[KVCache, int]:
+        """A cache of one row for a prompt, and how much of the prompt it holds."""
+        cache, known = (None, 0) if self.prefixes is None else self.prefixes.lookup(prompt)
+        if cache is not None:
+            return cache._replace(room=max(cache.room, self.room)), known
+        whole = self.most == 1 or self.prefixes is not None  # of others the keys and values are copied to the batch's
+        return new_cache(self.model, 1, self.room if whole else len(prompt), quantised=self.quantised), 0
 
     def _welcome(self, read: _Reading) -> None:
         """Choose the first token of a prompt that has been read."""
         if self.prefixes is not None:
-            self.prefixes.keep(read.row.ids, read.cache)
+            read.cache, kept = fork(read.cache)  # the row goes on writing to its own
+            self.prefixes.keep(read.row.ids, kept)
         chosen, groups = choose(read.logits, [read.row], gather([read.row]), self.xp)
         scatter(groups, [read.row])
         self.newcomers.append(Newcomer(read.row, read.cache, chosen.tokens))

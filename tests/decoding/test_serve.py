@@ -16,7 +16,7 @@ from refllm.decoding.batch import Batch, Newcomer
 from refllm.decoding.margin import margin, sampling_slack
 from refllm.decoding.request import Request
 from refllm.decoding.serve import serve
-from refllm.layers.kv_cache import n_bytes
+from refllm.layers.kv_cache import fork, n_bytes, rewind
 from refllm.models import bert, llama
 from refllm.models.model import Model
 
@@ -68,6 +68,27 @@ def test_a_text_is_the_one_it_gets_alone(backend, make_model, data):
         reasons = [event.finish for event in events[number]]
         assert reasons[:-1] == [None] * (len(tokens) - 1)
         assert reasons[-1] == ("end" if tokens[-1] in request.stop_tokens else "length")
+
+
+REMEMBERING = [
+    Sampler(0.0, no_repeat_ngram=1),
+    Sampler(0.0, repetition_penalty=3.0, presence_penalty=2.0),
+    Sampler(1.5, frequency_penalty=2.0, no_repeat_ngram=2),
+    Sampler(1.0, mirostat=(2.0, 0.5)),
+]
+
+
+@pytest.mark.parametrize("sampler", REMEMBERING, ids=str)
+def test_what_a_sampler_remembers_stays_with_its_row(sampler):
+    model, lengths = small(), [(3, 9), (1, 2), (4, 6), (2, 4), (1, 7), (2, 2), (5, 8)]
+    requests = [
+        Request([(i * 5 + j) % 23 for j in range(n)], n_tokens, sampler, row=i % 2) for i, (n, n_tokens) in enumerate(lengths)
+    ]
+    expected = {number: alone(model, request) for number, request in enumerate(requests)}
+    assert tokens_of(serve(model, requests, 3)) == expected
+    mixed = [request if i % 3 else replace(request, sampler=GREEDY) for i, request in enumerate(requests)]
+    found = tokens_of(serve(model, mixed, 3))
+    assert {number: found[number] for number in (1, 2, 4, 5)} == {number: expected[number] for number in (1, 2, 4, 5)}
 
 
 def is_tie(exact, request, tokens, others, dtype):
@@ -139,6 +160,19 @@ def test_each_rows_logits_equal_its_single_run(backend, make_model, data):
 def newcomer(model, ids):
     _, cache = prefill(model, model.tokens([ids]), new_cache(model, 1, len(ids)))
     return Newcomer(tuple(ids), cache, model.backend.xp.asarray([0], dtype=model.backend.xp.int32))
+
+
+def test_a_newcomer_is_written_into_the_place_that_is_free():
+    model, batch = small(), Batch(small(), 8)
+    batch.change([], [newcomer(model, [n]) for n in (1, 2, 3)])
+    before = [block.ctypes.data for layer in batch.cache.layers for block in (*layer.keys, *layer.values)]
+    batch.change([1], [newcomer(model, [4])])
+    assert batch.rows == [(1,), (4,), (3,)]
+    assert [block.ctypes.data for layer in batch.cache.layers for block in (*layer.keys, *layer.values)] == before
+    batch.change([0], [])
+    assert batch.rows == [(4,), (3,)]
+    batch.change([0, 1], [])
+    assert (batch.rows, batch.cache) == ([], None), "nothing is kept for nobody"
 
 
 @given(st.data())
@@ -264,6 +298,40 @@ class Even:
     def advance(self, token):
         assert token % 2 == 0
         self.left -= 1
+
+
+class Beginnings:
+    """Keeps every prompt's keys and values, and hands out those of the one that begins like another for longest."""
+
+    def __init__(self):
+        self.kept, self.spared = {}, 0
+
+    def lookup(self, ids):
+        common = {
+            tuple(k): next((i for i, (a, b) in enumerate(zip(k, ids, strict=False)) if a != b), min(len(k), len(ids)))
+            for k in self.kept
+        }
+        best = max(common, key=common.__getitem__, default=None)
+        n = 0 if best is None else min(common[best], len(ids) - 1)
+        if n == 0:
+            return None, 0
+        self.kept[best], mine = fork(self.kept[best])
+        self.spared += n
+        return rewind(mine, n), n
+
+    def keep(self, ids, cache):
+        self.kept[tuple(ids)] = cache
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_known_beginnings_are_not_read_again_and_change_no_text(backend, rows):
+    model, shapes = watched(small(backend.name))
+    prompts = [[1, 2, 3, 4], [1, 2, 3, 5, 6], [1, 2, 3, 4], [9], [1, 2, 3, 5, 6, 7]]
+    requests, known = [Request(prompt, 3, GREEDY) for prompt in prompts], Beginnings()
+    found = tokens_of(serve(model, requests, rows, room=9, prefixes=known))
+    assert known.spared == 3 + 3 + 5
+    assert [T for _, T in shapes if T > 1] == [4, 2], "what is left of the others is one token"
+    assert found == {number: alone(small(backend.name), request) for number, request in enumerate(requests)}
 
 
 def test_a_constraint_holds_its_own_row_only(backend, make_model):
