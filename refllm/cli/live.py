@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
+from typing import Any
 
 from rich.cells import chop_cells
 from rich.console import Console, Group, RenderableType
@@ -63,8 +64,14 @@ def _line(said: str) -> Text:
 @contextmanager
 def moving(console: Console, line: RenderableType) -> Iterator[None]:
     """Draw a line anew while what is inside goes on; then it goes away."""
-    with Live(console=console, refresh_per_second=REFRESHES, transient=True, get_renderable=lambda: line):
+    with drawing(console, lambda: line):
         yield
+
+
+def drawing(console: Console, line: Callable[[], RenderableType]) -> Live:
+    """What draws lines anew some times a second, and leaves alone what others write to stdout and stderr."""
+    options: dict[str, Any] = {"transient": True, "redirect_stdout": False, "redirect_stderr": False}
+    return Live(console=console, refresh_per_second=REFRESHES, get_renderable=line, **options)
 
 
 @contextmanager
@@ -80,7 +87,7 @@ def writing(out: Console, told: Console, ticker: RenderableType | None) -> Itera
             yield lambda text, style: _put(out, text, style)
     else:
         text = LastRow(out, ticker)
-        with Live(console=out, refresh_per_second=REFRESHES, transient=True, get_renderable=text.drawn):
+        with drawing(out, text.drawn):
             yield text.write
             text.catch_up()
         out.print(text.row, end="", soft_wrap=True)

@@ -1,5 +1,6 @@
 """Answers written while they come: as text, or as lines of JSON."""
 
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
@@ -56,14 +57,15 @@ def described(model: Model, times: Times, options: Mapping[str, Any]) -> list[st
 
 
 def write_json(model: Model, answers: list[Answer], options: Mapping[str, Any]) -> None:
-    """A line of JSON on stdout for each answer; with --stats its figures in it, and a line that moves on a terminal."""
+    """A line of JSON on stdout for each answer; with --stats its figures in it, and a line that moves on stderr."""
     told = Console(stderr=True, highlight=False)
     eight = bool(options.get("int8_cache"))
     stats = (lambda answer: with_floors(figures(answer.times), model, eight)) if options.get("stats") else None
     if stats is not None:
         floor.speeds(model)
     writer = JsonLines(answers, stats, lambda token: model.tokenizer.tokens([token])[0].decode("utf-8", "replace"))
-    with moving(told, Tally(answers)) if stats is not None and told.is_terminal else nullcontext():
+    shown = stats is not None and told.is_terminal and not sys.stdout.isatty()  # there, lines of JSON would run through it
+    with moving(told, Tally(answers)) if shown else nullcontext():
         follow(writer, answers, events_of(model, answers, options))
 
 

@@ -195,6 +195,18 @@ def test_every_option_of_the_sampler_arrives(run, monkeypatch):
     assert not missing, "options that this test does not know"
 
 
+def test_a_text_ends_where_the_model_ends_the_document(refllm, finished_run):
+    end = checkpoints.load(finished_run).tokenizer.eos
+    (found,) = objects(refllm("generate", finished_run, "the cat", "--json", "--logit-bias", f"{end}=99"))
+    assert (found["finish"], found["text"], found["tokens"]) == ("end", "", [end])
+
+
+def test_an_object_stands_on_one_line_for_every_reader(run):
+    result = run("a\u2028b\u2029c\x85d", "--json", *SHORT)
+    assert len(result.out.splitlines()) == 1
+    assert json.loads(result.out)["prompt"] == "a\u2028b\u2029c\x85d"
+
+
 # Ways of writing
 
 
@@ -268,8 +280,16 @@ def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers_or_cut(run
         (found,) = objects(run(prompt, "--overflow", way, "--json", *GREEDY))
         steps = generate(model, kept, 6, Sampler(0.0), 0)
         assert found["tokens"] == [int(step.tokens[0]) for step in steps], way
-    assert objects(run(prompt, "--overflow", "keep-end", "--json"))[0]["finish"] == "length"
+    (found,) = objects(run(prompt, "--overflow", "keep-end", "--json"))
+    assert (found["finish"], len(found["tokens"])) == ("length", CONTEXT // 2), (
+        "half of the context, where no number is asked for"
+    )
     run("the cat", "--overflow", "wrap").refused("'wrap'")
+
+
+def test_a_text_without_a_length_fills_the_context(run, model):
+    (found,) = objects(run("the cat", "--json"))
+    assert len(found["tokens"]) == CONTEXT - len(encode_prompt(model, "the cat"))
 
 
 # What is refused

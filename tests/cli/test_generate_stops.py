@@ -84,7 +84,7 @@ def test_figures_beside_floors_stand_in_json_and_in_lines(refllm, endless):
 # Pipes
 
 
-@pytest.mark.parametrize("arguments", [["the cat", "--stats"], ["the cat", "a dog"], ["--jsonl"]])
+@pytest.mark.parametrize("arguments", [["the cat", "--stats"], ["--jsonl"]])
 def test_a_closed_pipe_ends_quietly(endless, arguments):
     process = started(endless, *arguments, "--max-tokens", 50_000, stdin=subprocess.PIPE)
     prompts = (json.dumps({"prompt": "the cat", "max_tokens": 2}) + "\n" for _ in range(2000))
@@ -192,6 +192,18 @@ def test_a_terminal_shows_prefill_and_decode_apart_while_the_text_comes(endless)
     assert any(row.startswith("  prefill") for row in rows)
     assert len(text) > 80
     assert model.tokenizer is not None
+
+
+def test_a_line_on_stderr_moves_beside_json_in_a_pipe(endless):
+    master, slave = pty.openpty()
+    process = started(endless, "the cat", "a dog", "--max-tokens", 600, "--stats", "--json", stderr=slave)
+    os.close(slave)
+    out, _ = process.communicate(timeout=60)
+    assert [json.loads(line)["prompt"] for line in out.decode().splitlines()] == ["the cat", "a dog"]
+    shown = os.read(master, 65536).decode("utf-8", "replace")
+    os.close(master)
+    assert "of 2 texts" in shown
+    assert "prompt" not in shown
 
 
 def test_a_terminal_gets_no_character_that_would_move_its_cursor(endless):
