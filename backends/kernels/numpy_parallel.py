@@ -99,7 +99,7 @@ def shared_out(work: Callable[[Any], None], pieces: Sequence[Any], least: int) -
 
     The pieces must not depend on one another.
     """
-    parts = idle_threads() if len(pieces) >= least else 1
+    parts = min(idle_threads(), len(pieces)) if len(pieces) >= least else 1
 
     def some(mine: Sequence[Any]) -> None:
         for piece in mine:

@@ -22,6 +22,7 @@ class Factors(NamedTuple):
     sin: Any
     twice: Any  # (…, T, K): the cosines of both halves
     signed: Any  # (…, T, 2, K/2): the sines of the swapped halves, −sin and sin
+    heads: dict[int, Any]  # the same laid out for one position's heads, by their number
 
 
 _last: Factors | None = None  # those of the last call: the queries and keys of every layer turn alike
@@ -32,14 +33,31 @@ def factors(cos, sin) -> Factors:
     global _last
     last = _last
     if last is None or last.cos is not cos or last.sin is not sin:
-        last = Factors(cos, sin, np.concatenate([cos, cos], axis=-1), np.stack([-sin, sin], axis=-2))
+        last = Factors(cos, sin, np.concatenate([cos, cos], axis=-1), np.stack([-sin, sin], axis=-2), {})
         _last = last
     return last
 
 
+def of_heads(found: Factors, H: int):
+    """The same for one position's H heads in a row: the cosines (H·K,), the signed sines, and where each number's partner is."""
+    if H not in found.heads:
+        K = found.twice.shape[-1]
+        partners = (np.arange(H * K).reshape(H, 2, K // 2)[:, ::-1]).reshape(-1)
+        found.heads[H] = np.tile(found.twice.reshape(-1), H), np.tile(found.signed.reshape(-1), H), partners
+    return found.heads[H]
+
+
 def turn(x, cos, sin):
     """x: (B, H, T, K) turned by angles with these cosines and sines, (T, K/2) or (B, 1, T, K/2)."""
-    _, _, twice, signed = factors(cos, sin)
+    found = factors(cos, sin)
+    if x.shape[0] == x.shape[2] == 1:  # decoding's step: whole rows of one axis, on which NumPy's functions begin at once
+        twice, signed, partners = of_heads(found, x.shape[1])
+        row = x.reshape(-1)
+        y = row.take(partners)
+        y *= signed
+        y += row * twice
+        return y.reshape(x.shape)
+    _, _, twice, signed, _ = found
     y = np.empty_like(x)  # in x's own order of axes
     np.multiply(x, twice, out=y)
     swapped = x.reshape(*x.shape[:-1], 2, x.shape[-1] // 2)[..., ::-1, :] * signed

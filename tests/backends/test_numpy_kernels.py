@@ -14,7 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.array_api import OPS, kernels, load
-from refllm.backends.kernels import numpy_adamw, numpy_attention, numpy_blocks, numpy_parallel, numpy_training
+from refllm.backends.kernels import (
+    numpy_adamw,
+    numpy_attention,
+    numpy_blocks,
+    numpy_cached_attention,
+    numpy_parallel,
+    numpy_training,
+)
 from refllm.conformance import bounded, kit
 from refllm.conformance.comparison import carried, share_of_bound
 from refllm.conformance.layer_checks import CHECKS as LAYERS
@@ -25,6 +32,7 @@ from refllm.layers import (
     geglu,  # noqa: F401 -- nor do those below import this one
 )
 from refllm.layers.attention import Mask
+from refllm.layers.cache_blocks import quantise
 from refllm.layers.dropout import Dropout
 from refllm.models import gpt2, llama
 from refllm.training.flat import arrange, pack
@@ -111,6 +119,8 @@ def test_a_kernel_changes_no_argument_and_gives_the_same_bits_again(name):
 def float64(value):
     if isinstance(value, np.ndarray) and value.dtype == np.float32:
         return value.astype(np.float64)
+    if type(value) is tuple:
+        return tuple(map(float64, value))
     return type(value)(*map(float64, value)) if hasattr(value, "_fields") else value
 
 
@@ -291,6 +301,24 @@ def test_blocks_that_threads_share_have_the_same_bits_on_any_number_of_threads(n
         results.append(KERNELS[name](*arguments)[0])
     assert shared == [2, 3]
     assert all(same_bits(results[0], other) for other in results[1:])
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_heads_that_threads_share_have_the_same_bits_on_any_number_of_threads(quantised, monkeypatch):
+    monkeypatch.setattr(numpy_cached_attention, "LONG", 1)
+    keys, values = ([normals(2, 3, size, 6) for size in (5, 5, 2)] for _ in range(2))
+    if quantised:
+        keys, values = ([quantise(block) for block in blocks] for blocks in (keys, values))
+    arguments = (normals(2, 6, 1, 6), tuple(keys), tuple(values), Mask(11, valid=np.arange(12)[None, :] >= [[0], [3]]), 0.4)
+    results, shared, together = [], [], numpy_parallel.together
+    monkeypatch.setattr(numpy_parallel, "together", lambda jobs: shared.append(len(jobs)) or together(jobs))
+    for n in (1, 2, 4):
+        threads(monkeypatch, n)
+        results.append(KERNELS["cached_attention"](*arguments))
+    assert shared == [2, 3]
+    assert all(same_bits(results[0], other) for other in results[1:])
+    wide = OPS["cached_attention"].reference(*map(float64, arguments))
+    assert np.all(np.abs(results[0] - wide) <= 2.0**-23 * 64 * (1 + np.abs(wide)))
 
 
 @given(n=st.integers(1, 9000), scale=st.sampled_from([1e-3, 1.0, 1e3]), seed=seeds)
