@@ -1,21 +1,23 @@
 """A conversation with a model, whose keys and values stay from turn to turn: of each prompt only what is new is read."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from refllm.decoding.cache import new_cache
 from refllm.decoding.generate import prefill
 from refllm.decoding.memory import remember
+from refllm.decoding.prefix_cache import PrefixCache
 from refllm.decoding.sampler import Sampler
 from refllm.decoding.sampling import sample, uniforms
 from refllm.decoding.text import Piece
-from refllm.layers.kv_cache import KVCache, rewind
+from refllm.layers.kv_cache import KVCache
+from refllm.models.accounting import cache_bytes
 from refllm.models.model import Model
 from refllm.tokenizer import StreamDecoder
 from refllm.tokenizer.chat_encoder import ChatEncoder
 
-LEAST = 256  # positions of a cache, which doubles when they do not suffice
+LEAST = 256  # positions that a cache begins with, and that windows let it go back
 
 
 class Conversation:
@@ -43,8 +45,9 @@ class Conversation:
         self.ends, self.system, self.max_tokens = frozenset(ends), system, max_tokens
         self.n_read = 0  # tokens of the last prompt that were not in the cache
         self._drawn = 0  # tokens chosen since the beginning, which address the draws
-        self._cache: KVCache | None = None
-        self._known: list[int] = []  # the tokens whose keys and values are in the cache
+        self.prefixes = PrefixCache(model, most_bytes(model))
+        self._cache: KVCache | None = None  # while an answer is written
+        self._known: list[int] = []  # the tokens whose keys and values are in it
         self.reset()
 
     def reset(self) -> None:
@@ -85,47 +88,40 @@ class Conversation:
     def _tokens(self, prompt: list[int], n_tokens: int) -> Iterator[tuple[int, float]]:
         """The tokens of an answer, and the seconds that each took."""
         began, xp = time.perf_counter(), self.model.backend.xp
-        known = self._go_back(common_prefix(self._known, prompt[:-1]))  # one token at least is read, for the logits after it
-        self._known, ids = prompt[:known], prompt[known:]
+        cache, known = self.prefixes.lookup(prompt)
+        self._cache, self._known, ids = cache, prompt[:known], prompt[known:]
         self.n_read = len(ids)
         memory = remember(self.sampler, self.model.tokens([prompt]), None, xp, self.model.config.vocab_size)
-        for _ in range(n_tokens):
-            logits = self._read(ids)
-            numbers = xp.from_numpy(uniforms(self.seed, self._drawn, 1, self.sampler.draws))
-            drawn, memory = sample(logits, numbers, self.sampler, memory)
-            (token,) = xp.to_numpy(drawn).tolist()
-            self._drawn += 1
-            if token < 0:
-                raise ValueError("the logits are not finite numbers: the model's weights or activations overflow.")
-            yield token, time.perf_counter() - began
-            if token in self.ends:
-                return
-            began, ids = time.perf_counter(), [token]
+        try:
+            for _ in range(n_tokens):
+                logits = self._read(ids)
+                numbers = xp.from_numpy(uniforms(self.seed, self._drawn, 1, self.sampler.draws))
+                drawn, memory = sample(logits, numbers, self.sampler, memory)
+                (token,) = xp.to_numpy(drawn).tolist()
+                self._drawn += 1
+                if token < 0:
+                    raise ValueError("the logits are not finite numbers: the model's weights or activations overflow.")
+                yield token, time.perf_counter() - began
+                if token in self.ends:
+                    return
+                began, ids = time.perf_counter(), [token]
+        finally:
+            if self._cache is not None:
+                self.prefixes.keep(self._known, self._cache)
+                self._cache = None
 
     def _read(self, ids: list[int]) -> Any:
         """The logits (1, V) after some more tokens, whose keys and values the cache then holds."""
-        logits, self._cache = prefill(self.model, self.model.tokens([ids]), self._cache_for(len(self._known) + len(ids)))
-        self._known = self._known + ids  # only now: an interrupted call leaves numbers behind those that are known
+        cache, self._cache = self._cache, None  # an interrupted call leaves it half written
+        length, room = len(self._known) + len(ids), self.model.config.max_positions
+        if cache is None:
+            cache = new_cache(self.model, 1, min(room, max(LEAST, 2 * length)), slack=LEAST)._replace(room=room)
+        logits, self._cache = prefill(self.model, self.model.tokens([ids]), cache)
+        self._known = self._known + ids
         return logits
 
-    def _go_back(self, known: int) -> int:
-        """Leave only the first so many tokens in the cache, or none where that cannot be; return how many are left."""
-        if self._cache is None:
-            return 0
-        try:
-            self._cache = rewind(self._cache, known)
-        except ValueError:  # a window has dropped what the next token would see
-            self._cache, known = None, 0
-        return known
 
-    def _cache_for(self, length: int) -> KVCache:
-        """The cache with the known tokens in it, and room for so many positions."""
-        cache, self._cache = self._cache, None  # an interrupted call leaves it half written
-        if cache is None:
-            cache = new_cache(self.model, 1, min(self.model.config.max_positions, max(LEAST, 2 * length)))
-        return cache._replace(room=max(length, cache.room))
-
-
-def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences begin with alike."""
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+def most_bytes(model: Model) -> int:
+    """Of the keys and values of one conversation as long as the context."""
+    dtype = str(model.params["embedding"].dtype).rpartition(".")[2]
+    return cache_bytes(model.architecture, model.config, model.config.max_positions + 2 * LEAST, dtype)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from refllm.array_api import generator, load
 from refllm.decoding import Sampler, generate
 from refllm.decoding import chat as chat_module
-from refllm.decoding.chat import Conversation, common_prefix
+from refllm.decoding.chat import Conversation
+from refllm.decoding.prefix_cache import common_prefix
 from refllm.models import architecture, llama
 from refllm.models.model import Model
 from refllm.models.sequence import Output
@@ -223,8 +224,10 @@ def test_a_model_that_sees_both_sides_is_refused():
         conversation(max_tokens=0)
 
 
-@given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))
-def test_a_common_prefix_is_the_longest(one, other):
-    n = common_prefix(one, other)
-    assert one[:n] == other[:n]
-    assert n == min(len(one), len(other)) or one[n] != other[n]
+def test_a_conversation_begun_anew_remembers_what_the_old_one_read():
+    talk = conversation(system="You help.")
+    list(talk.answer("Hello"))
+    first = talk.n_read
+    talk.reset()
+    list(talk.answer("Hello"))
+    assert talk.n_read == 1 < first, "the whole prompt is known; one token is read for the logits after it"
