@@ -16,8 +16,7 @@ def fit(
     opening: tokens at the beginning that "keep_end" keeps too, such as the one that begins a document
     Raises ValueError for an empty prompt, n_tokens that leave a prompt no room, and where the prompt is refused.
     """
-    if overflow not in OVERFLOWS:
-        raise ValueError(f"overflow={overflow!r} is not a way to fit a prompt; choose one of {', '.join(OVERFLOWS)}.")
+    check_overflow(overflow)
     if len(ids) == 0:
         raise ValueError("the prompt is empty; generation continues at least one token.")
     if n_tokens is not None and n_tokens < 1:
@@ -39,3 +38,9 @@ def fit(
         head = min(opening, kept)
         ids = [*ids[:head], *ids[T - (kept - head) :]]
     return list(ids), room - len(ids) if n_tokens is None else n_tokens
+
+
+def check_overflow(overflow: str) -> None:
+    """Raise ValueError unless it is a way to fit a prompt."""
+    if overflow not in OVERFLOWS:
+        raise ValueError(f"overflow={overflow!r} is not a way to fit a prompt; choose one of {', '.join(OVERFLOWS)}.")

@@ -12,8 +12,10 @@ from typing import Any
 from refllm.decoding.batch import Batch, Newcomer
 from refllm.decoding.cache import new_cache
 from refllm.decoding.choose import Chosen, Group, choose, gather, scatter
+from refllm.decoding.fit import check_overflow
 from refllm.decoding.generate import check_continues, prefill
 from refllm.decoding.memory import remember
+from refllm.decoding.prefix_cache import PrefixCache
 from refllm.decoding.request import Event, Request, Row
 from refllm.layers.kv_cache import KVCache, fork
 from refllm.models.model import Model
@@ -27,7 +29,7 @@ def serve(
     room: int | None = None,
     chunk: int | None = None,
     overflow: str = "error",
-    prefixes: Any = None,
+    prefixes: PrefixCache | None = None,
     quantised: bool = False,
 ) -> Iterator[Event]:
     """Answer requests, up to `rows` of them side by side; events come as tokens are chosen.
@@ -35,12 +37,14 @@ def serve(
     requests: read one at a time, when a row is free for it; what waits for the next one waits with it
     room: the most positions that a prompt and its text take together; None: the model's context. It decides the memory
     chunk: most positions of a prompt that are read between two steps, while others wait; None: the whole prompt
-    overflow: what happens to a prompt that is too long, see `fit`    prefixes: a PrefixCache, which spares known beginnings
-    quantised: keep keys and values in eight bits
+    overflow: what happens to a prompt that is too long, see `fit`
+    prefixes: spares beginnings that were read before, and keeps those of these prompts
+    quantised: keep keys and values in eight bits, as the prefixes must be too
     A request that cannot be answered, or whose logits stop being numbers, ends with an event that says why; the others go on.
     Raises ValueError, at once, for a model that cannot continue a text, and for settings that leave nothing to do.
     """
     check_continues(model)
+    check_overflow(overflow)
     most = model.config.max_positions
     if rows < 1:
         raise ValueError(f"rows={rows} leaves no place for a text; it must be at least 1.")
@@ -129,7 +133,7 @@ class _Service:
         """A cache of one row for a prompt, and how much of the prompt it holds."""
         cache, known = (None, 0) if self.prefixes is None else self.prefixes.lookup(prompt)
         if cache is not None:
-            return cache._replace(room=max(cache.room, self.room)), known
+            return cache, known
         whole = self.most == 1 or self.prefixes is not None  # of others the keys and values are copied to the batch's
         return new_cache(self.model, 1, self.room if whole else len(prompt), quantised=self.quantised), 0
 

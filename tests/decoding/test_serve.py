@@ -14,9 +14,10 @@ from refllm.conformance.specification import definitions, plain
 from refllm.decoding import Sampler, generate, new_cache, observe, prefill, remember, uniforms
 from refllm.decoding.batch import Batch, Newcomer
 from refllm.decoding.margin import margin, sampling_slack
+from refllm.decoding.prefix_cache import PrefixCache
 from refllm.decoding.request import Request
 from refllm.decoding.serve import serve
-from refllm.layers.kv_cache import fork, n_bytes, rewind
+from refllm.layers.kv_cache import n_bytes
 from refllm.models import bert, llama
 from refllm.models.model import Model
 
@@ -262,11 +263,11 @@ def test_memory_does_not_grow_with_the_number_of_requests(make_model, monkeypatc
 
 def test_the_events_tell_log_probabilities_where_they_are_asked_for(backend, make_model):
     model, exact = make_model(backend.name), make_model("numpy", "float64")
-    requests = [Request([5, 6], 4, Sampler(1.5), logprobs=n) for n in (None, 0, 1, 3, 23)]
+    requests = [Request([5, i], 4, Sampler(1.5), logprobs=n) for i, n in enumerate((None, 0, 1, 3, 23))]
     events = by_request(serve(model, requests, 3))
     assert all(event.logprob is None and event.alternatives == () for event in events[0])
     for number, n in enumerate((0, 1, 3, 23), start=1):
-        text = [5, 6]
+        text = [5, number]
         for event in events[number]:
             logits = exact.logits([text])[0, -1]
             expected = logits - np.log(np.sum(np.exp(logits - logits.max()))) - logits.max()
@@ -300,36 +301,12 @@ class Even:
         self.left -= 1
 
 
-class Beginnings:
-    """Keeps every prompt's keys and values, and hands out those of the one that begins like another for longest."""
-
-    def __init__(self):
-        self.kept, self.spared = {}, 0
-
-    def lookup(self, ids):
-        common = {
-            tuple(k): next((i for i, (a, b) in enumerate(zip(k, ids, strict=False)) if a != b), min(len(k), len(ids)))
-            for k in self.kept
-        }
-        best = max(common, key=common.__getitem__, default=None)
-        n = 0 if best is None else min(common[best], len(ids) - 1)
-        if n == 0:
-            return None, 0
-        self.kept[best], mine = fork(self.kept[best])
-        self.spared += n
-        return rewind(mine, n), n
-
-    def keep(self, ids, cache):
-        self.kept[tuple(ids)] = cache
-
-
 @pytest.mark.parametrize("rows", [1, 2])
 def test_known_beginnings_are_not_read_again_and_change_no_text(backend, rows):
     model, shapes = watched(small(backend.name))
     prompts = [[1, 2, 3, 4], [1, 2, 3, 5, 6], [1, 2, 3, 4], [9], [1, 2, 3, 5, 6, 7]]
-    requests, known = [Request(prompt, 3, GREEDY) for prompt in prompts], Beginnings()
-    found = tokens_of(serve(model, requests, rows, room=9, prefixes=known))
-    assert known.spared == 3 + 3 + 5
+    requests = [Request(prompt, 3, GREEDY) for prompt in prompts]
+    found = tokens_of(serve(model, requests, rows, room=9, prefixes=PrefixCache(model, 10**6)))
     assert [T for _, T in shapes if T > 1] == [4, 2], "what is left of the others is one token"
     assert found == {number: alone(small(backend.name), request) for number, request in enumerate(requests)}
 
@@ -450,6 +427,7 @@ def test_a_batch_has_no_more_room_than_it_is_given():
         ({"rows": 1, "chunk": 0}, "chunk=0 reads nothing"),
         ({"rows": 1, "room": 17}, "room=17 must be from 2, a prompt and a token, to the model's context of 16"),
         ({"rows": 1, "room": 1}, "room=1 must be"),
+        ({"rows": 1, "overflow": "middle"}, "overflow='middle' is not a way to fit a prompt; choose one of error"),
     ],
 )
 def test_settings_that_leave_nothing_to_do_are_refused_at_the_call(settings, says):
