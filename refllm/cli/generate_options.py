@@ -17,24 +17,24 @@ INPUT = {
 }
 TEXT = {
     "max_tokens": Option(int, "Tokens to write; 200, or what fits."),
-    "stop": Option(list[str], "End before this text; may be repeated.", metavar="text"),
+    "stop": Option(list[str], "End before this text; repeatable.", metavar="text"),
     "n": Option(int, "Samples of each prompt.", 1),
-    "logprobs": Option(int, "With --json: tokens' log-probabilities, and those of the k likeliest.", metavar="k"),
+    "logprobs": Option(int, "With --json: log p of tokens and k likeliest.", metavar="k"),
 }
 OUTPUT = {
-    "json": Option(bool, "A JSON object for each text, a line each."),
-    "stats": Option(bool, "How fast it goes, and how near to the floor."),
+    "json": Option(bool, "A JSON object a line for each text."),
+    "stats": Option(bool, "How fast it goes, and the floor."),
     "echo": Option(bool, "Write the prompt before its text.", True),
-    "rows": Option(int, "Texts decoded together, where there are many.", 8),
+    "rows": Option(int, "Texts decoded together.", 8),
     "int8_cache": Option(bool, "Keep keys and values in int8."),
 }
 SEARCH = {
-    "beams": Option(int, "Search the likeliest text along so many."),
-    "length_penalty": Option(float, "Of beams: above 0 for longer texts.", 1.0),
-    "groups": Option(int, "Of beams, that must differ."),
-    "diversity": Option(float, "What a token costs that other groups chose."),
-    "contrastive_k": Option(int, "Contrastive search among so many tokens."),
-    "alpha": Option(float, "… the weight of being unlike the text before.", 0.6),
+    "beams": Option(int, "Search the likeliest text along n beginnings."),
+    "length_penalty": Option(float, "Above 0 for longer texts.", 1.0),
+    "groups": Option(int, "Groups of beams that keep apart."),
+    "diversity": Option(float, "Nats that a token of other groups costs."),
+    "contrastive_k": Option(int, "Contrastive search among the n likeliest."),
+    "alpha": Option(float, "… weight of being unlike the text.", 0.6),
 }
 FORM = {
     "regex": Option(str, "The text must match this.", metavar="regex"),

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 import typer
 
+SHOWN = {int: "n", float: "x", str: "name"}  # what stands for a value in the help
 TRUE_TYPES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", dict: "an object"}
 
 
@@ -39,9 +40,17 @@ def takes(*tables: tuple[str, Table]) -> Callable[[Callable], Callable]:
         for heading, table in tables:
             for name, option in table.items():
                 flags = (flag(name), f"--no-{flag(name)[2:]}") if option.type is bool and option.default else (flag(name),)
-                text = option.help if option.default in (None, True) else f"{option.help} {option.default} if not given."
+                text = (
+                    option.help
+                    if option.default is None or option.default is True
+                    else f"{option.help[:-1]} (default: {option.default})."
+                )
                 told = typer.Option(
-                    "/".join(flags), help=text, rich_help_panel=heading, show_default=False, metavar=option.metavar
+                    "/".join(flags),
+                    help=text,
+                    rich_help_panel=heading,
+                    show_default=False,
+                    metavar=option.metavar or SHOWN.get(option.type),
                 )
                 wanted: Any = Annotated[(option.type | None, told)]  # type: ignore[misc]  # the type is a value here
                 own.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=wanted))

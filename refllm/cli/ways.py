@@ -10,6 +10,7 @@ from typing import Any
 from refllm.cli.asked import Answer
 from refllm.cli.generate_options import OUTPUT, SEARCH, SPECULATION, is_given
 from refllm.cli.option_table import with_defaults
+from refllm.decoding.prefix_cache import PrefixCache
 from refllm.decoding.request import Event, Row
 from refllm.decoding.serve import serve
 from refllm.models.model import Model
@@ -31,7 +32,8 @@ def events_of(model: Model, answers: Sequence[Answer], given: Mapping[str, Any])
     requests = [answer.request for answer in answers]
     rows = with_defaults(OUTPUT, given)["rows"]
     room = max(len(answer.request.prompt) + answer.n_tokens for answer in answers)
-    return serve(model, requests, rows, room=room, quantised=bool(given.get("int8_cache")))
+    shared = PrefixCache(model, SHARED) if any(answer.sample for answer in answers) else None
+    return serve(model, requests, rows, room=room, prefixes=shared, quantised=bool(given.get("int8_cache")))
 
 
 def row_of(model: Model, answers: Sequence[Answer], number: int) -> Row:

@@ -1,7 +1,9 @@
 """`refllm generate`: prompts from everywhere, texts and JSON, the ways of writing, and what is refused."""
 
+import importlib
 import io
 import json
+import re
 import sys
 from dataclasses import fields, replace
 
@@ -149,6 +151,16 @@ def test_samples_are_the_rows_of_one_seed(run, model):
     assert [o["tokens"] for o in found] == [[int(step.tokens[b]) for step in steps] for b in range(3)]
     assert [o["sample"] for o in found] == [0, 1, 2]
     assert len({o["text"] for o in found}) == 3
+
+
+def test_samples_share_what_is_read_of_their_prompt(run, model, monkeypatch):
+    served, read = importlib.import_module("refllm.decoding.serve"), []
+    plain = served.prefill
+    monkeypatch.setattr(served, "prefill", lambda *given: read.append(given[1].shape[1]) or plain(*given))
+    alone, n = [objects(run("the cat sat", "--json", *SHORT))[0]["tokens"]], len(encode_prompt(model, "the cat sat"))
+    found = objects(run("the cat sat", "--n", 3, "--json", *SHORT))
+    assert read == [n, n, 1, 1]
+    assert found[0]["tokens"] == alone[0]
 
 
 def test_an_object_tells_the_tokens_and_why_they_ended(run, model):
@@ -322,6 +334,22 @@ def test_what_cannot_be_is_refused_in_one_sentence(run, arguments, says):
     result = run(*arguments, *([] if "--beams" in arguments else SHORT))
     result.refused(says)
     assert result.out == ""
+
+
+def test_the_help_has_every_option_under_its_heading_in_80_columns(refllm, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    told = refllm("generate", "--help").out
+    assert max(map(len, told.splitlines())) <= 80
+    parts = re.split(r"╭─ ([A-Z]\w+) ─", told)
+    panels = dict(zip(parts[1::2], parts[2::2], strict=True))
+    for heading, table in PANELS:
+        for name, option in table.items():
+            assert f"│ {flag(name)} " in panels[heading]
+            assert (
+                option.default is None
+                or option.default is True
+                or f"(default: {option.default})" in " ".join(panels[heading].split())
+            )
 
 
 @pytest.mark.parametrize("name", EXCLUDED)
