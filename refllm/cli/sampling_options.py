@@ -16,9 +16,9 @@ MIROSTAT_ETA = 0.1  # bits, as Basu 2021 (arXiv:2007.14966) has it
 SAMPLING = {
     "temperature": Option(float, "0: the likeliest always.", 0.8),
     "top_k": Option(int, "Draw among the k likeliest only.", metavar="k"),
-    "top_p": Option(float, "… the fewest that sum to p.", 0.95, "p"),
+    "top_p": Option(float, "… fewest that sum to p.", 0.95, "p"),
     "min_p": Option(float, "… those of p times the likeliest or more.", metavar="p"),
-    "typical_p": Option(float, "… the most typical that sum to p.", metavar="p"),
+    "typical_p": Option(float, "… most typical that sum to p.", metavar="p"),
     "epsilon": Option(float, "… those as likely as p or more.", metavar="p"),
     "eta": Option(float, "… likewise; more where all are unlikely.", metavar="p"),
     "mirostat": Option(float, "Steer for tau bits of surprise a token.", metavar="tau"),
