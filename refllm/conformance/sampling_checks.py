@@ -135,7 +135,7 @@ def _told(draw):
 def _penalties(backend: Backend, drawn):
     logits, prompts, valid, text, allowed = drawn
     V = logits.shape[-1]
-    memory = remember(READER, prompts, valid, backend.xp, V)
+    memory: Any = remember(READER, prompts, valid, backend.xp, V)
     for column in range(2):
         memory = observe(memory, text[:, column], logits, READER)
     return {
@@ -165,7 +165,7 @@ def _rows(draw):
 
 def _draws(backend: Backend, drawn):
     logits, prompts, valid, _, allowed, uniforms = drawn
-    memory = remember(READER, prompts, valid, backend.xp, logits.shape[-1])
+    memory: Any = remember(READER, prompts, valid, backend.xp, logits.shape[-1])
     tokens, memory = sample(logits, uniforms, READER, memory, allowed)
     return {"tokens": tokens, "history": memory.history, "counts": memory.counts}
 
