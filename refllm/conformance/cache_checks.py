@@ -156,7 +156,7 @@ def longest(histories) -> list[History]:
 
 def _whole(module, story: Story, xp) -> dict[str, Any]:
     """The logits of every chunk's last tokens, each row by itself and without a cache."""
-    logits = {}
+    logits: dict[History, Any] = {}
     for history in longest(story.histories):
         y = module.forward(story.params, xp.from_numpy(np.asarray([history], dtype=np.int32)), story.config).logits
         logits |= {history[:n]: y[0, n - 1, :] for n in range(1, len(history) + 1)}

@@ -91,3 +91,21 @@ def test_a_window_refuses_to_go_back_farther_than_its_slack():
         rewind(cache, 6)
     with pytest.raises(ValueError, match=r"the cache holds positions 0 … 10; it cannot go back to 11"):
         rewind(cache, 11)
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(1, 4))
+def test_eight_bits_do_not_depend_on_the_chunks(pieces, size):
+    xp = load("numpy").xp
+    k, v = drawn(sum(pieces))
+
+    def stored(cuts):
+        cache = empty_cache(16, size)._replace(quantised=True)
+        for T in cuts:
+            where = slice(cache.length, cache.length + T)
+            cache, *_ = extend(cache, 0, k[0, :, :, where], v[0, :, :, where], Mask(cache.length))
+            cache = advance(cache, T)
+        return [array for block in (*cache.layers[0].keys, *cache.layers[0].values) for array in block]
+
+    for found, expected in zip(stored(pieces), stored([sum(pieces)]), strict=True):
+        assert found.dtype in (xp.int8, xp.float32)
+        np.testing.assert_array_equal(found, expected)

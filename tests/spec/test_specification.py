@@ -18,6 +18,8 @@ from refllm.conformance.specification import definitions, evaluate, gradients, p
 from refllm.decoding import sampling
 from refllm.decoding.generate import generate
 from refllm.layers.attention import Mask
+from refllm.layers.cache_blocks import dequantise, quantise
+from refllm.layers.cache_rows import join
 from refllm.layers.kv_cache import KVCache, Layer, advance, extend, most_blocks
 from refllm.layers.rope import LinearScaling, Llama3Scaling, YarnScaling
 from refllm.models import architecture
@@ -428,14 +430,36 @@ def test_the_caches_definition_agrees_with_refllm(pieces, window, size, slack):
     assert definitions()["most_blocks"](slack + 1, size) == most_blocks(slack + 1, size)
 
 
+@given(st.data(), st.integers(1, 5))
+def test_the_definition_of_eight_bits_agrees_with_refllm(data, K):
+    x = data.draw(numbers(1, 1, 1, K))
+    ours, theirs = quantise(x), definitions()["quantise_vector"](x.ravel().tolist())
+    assert_equal_within(ours.scales.ravel(), [theirs[1]])
+    ties = np.abs(np.abs(np.modf(127 * x.ravel() / max(np.max(np.abs(x)), 1e-9))[0]) - 0.5) < 1e-9  # may go either way
+    assert np.all((ours.codes.ravel() == theirs[0]) | ties)
+    assert_equal_within(
+        dequantise(ours, x.dtype).ravel(), definitions()["dequantise_vector"](ours.codes.ravel().tolist(), theirs[1])
+    )
+
+
+@given(st.integers(1, 6), st.integers(1, 6))
+def test_the_definition_of_a_joined_rows_start_agrees_with_refllm(length, alone):
+    def cache_of(rows, T):
+        cache, x = KVCache((Layer(),), 0, 2, room=12, rows=rows), np.zeros((rows, 1, T, 1))
+        return advance(extend(cache, 0, x, x, Mask())[0], T)
+
+    found = join(cache_of(2, length), 1, cache_of(1, alone)).starts.tolist()
+    assert found == [0, definitions()["start_of_joined"](length, alone, 0)]
+
+
 @given(attended(), st.lists(st.integers(1, 3), max_size=2), st.booleans())
 def test_the_definition_of_attention_over_blocks_agrees_with_refllm(arguments, cuts, shared):
     q, k, v, *how = arguments
     keys, values = (
-        [block[:1] if shared and i == 0 else block for i, block in enumerate(np.split(a, cuts, axis=2))] for a in (k, v)
+        [block[:1] if shared and i == 0 else block for i, block in enumerate(np.split(a, sorted(cuts), axis=2))] for a in (k, v)
     )
     keys, values = (tuple(block for block in blocks if block.shape[2]) for blocks in (keys, values))
-    expected = evaluate("cached_attention", q, keys, values, *how)
+    expected = definitions()["cached_attention"](*map(specification.plain, (q, keys, values, *how)))
     for table in ({}, load("numpy").kernels):
         with kernels(load("numpy"), table):
             assert_equal_within(of_refllm("cached_attention")(q, keys, values, *how), expected)
