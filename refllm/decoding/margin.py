@@ -104,11 +104,12 @@ def is_drawn(token: int, logits: Interval, may_precede, must_precede, uniform: f
 
 
 def is_drawn_in_order(token: int, logits: Interval, uniform: float, p: float, slack: float) -> bool:
-    """The same as llama2.c draws with a top_p: the likeliest first, of those not below (1 − p) / (V − 1)."""
-    place, s = intervals.likeliest_first(logits), intervals.surprises(logits)
-    edge = -math.log((1 - p) / max(1, len(logits.low) - 1))
-    likely, possibly = s.high + slack <= edge, s.low - slack <= edge
-    left = intervals.kept(intervals.first_of(logits, place, p, slack), likely, possibly)
+    """The same as llama2.c draws with a top_p: the likeliest first.
+
+    Those below (1 − p) / (V − 1), which it leaves out, are less than 1 − p together, so the sum exceeds p before them anyway.
+    """
+    place = intervals.likeliest_first(logits)
+    left = intervals.first_of(logits, place, p, slack)
     may, must = place.low <= place.high[token], place.high < place.low[token]
     may[token] = False
     return is_drawn(token, left, may, must, uniform, slack)

@@ -105,6 +105,20 @@ def test_a_fault_of_one_token_alone_is_found_at_the_first_token_written(refllm):
     assert (fault["side"], fault["layer"], fault["op"], fault["position"]) == ("numpy", "layers.0", "swiglu", 3)
 
 
+def test_what_was_computed_first_is_named_first(refllm):
+    calls = []
+
+    def swiglu(x, gate, up, down):
+        calls.append(x)
+        y, saved = OPS["swiglu"].reference(x, gate, up, down)
+        wrong = x.shape[1] == 1 or len(calls) % 4 == 3  # in the prompt only in layer 2, behind it everywhere
+        return (y * np.float32(1.001) if wrong else y), saved
+
+    with kernels(load("numpy"), {"swiglu": swiglu}):
+        fault = json.loads(refllm("diff", "random:llama", "1 2 3", "--tokens", 3, "--json").out)["fault"]
+    assert (fault["layer"], fault["op"], fault["position"]) == ("layers.2", "swiglu", 0)
+
+
 @pytest.fixture
 def torn(tmp_path):
     """A model, in a folder, for which tokens 5 and 6 are equally likely, and more likely than all others."""
