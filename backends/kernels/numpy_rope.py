@@ -3,6 +3,7 @@
 [a, b] ↦ [a, b] · [c, c] + [b, a] · [−s, s]. The result lies in memory as x does, so that merging the heads copies nothing.
 """
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,8 @@ def factors(cos, sin) -> Factors:
     global _last
     last = _last
     if last is None or last.cos is not cos or last.sin is not sin:
-        last = Factors(cos, sin, np.concatenate([cos, cos], axis=-1), np.stack([-sin, sin], axis=-2), {})
+        signed = np.concatenate([-sin, sin], axis=-1).reshape(*sin.shape[:-1], 2, sin.shape[-1])
+        last = Factors(cos, sin, np.concatenate([cos, cos], axis=-1), signed, {})
         _last = last
     return last
 
@@ -42,18 +44,25 @@ def of_heads(found: Factors, H: int):
     """The same for one position's H heads in a row: the cosines (H·K,), the signed sines, and where each number's partner is."""
     if H not in found.heads:
         K = found.twice.shape[-1]
-        partners = (np.arange(H * K).reshape(H, 2, K // 2)[:, ::-1]).reshape(-1)
-        found.heads[H] = np.tile(found.twice.reshape(-1), H), np.tile(found.signed.reshape(-1), H), partners
+        rows = np.empty((2, H, K), dtype=found.twice.dtype)
+        rows[0], rows[1] = found.twice.reshape(-1), found.signed.reshape(-1)
+        found.heads[H] = *rows.reshape(2, -1), partners(H, K)
     return found.heads[H]
+
+
+@lru_cache(maxsize=16)
+def partners(H: int, K: int):
+    """Where the other number of each pair is, in a row of H heads: (H·K,)."""
+    return np.arange(H * K).reshape(H, 2, K // 2)[:, ::-1].reshape(-1)
 
 
 def turn(x, cos, sin):
     """x: (B, H, T, K) turned by angles with these cosines and sines, (T, K/2) or (B, 1, T, K/2)."""
     found = factors(cos, sin)
     if x.shape[0] == x.shape[2] == 1:  # decoding's step: whole rows of one axis, on which NumPy's functions begin at once
-        twice, signed, partners = of_heads(found, x.shape[1])
+        twice, signed, others = of_heads(found, x.shape[1])
         row = x.reshape(-1)
-        y = row.take(partners)
+        y = row.take(others)
         y *= signed
         y += row * twice
         return y.reshape(x.shape)
