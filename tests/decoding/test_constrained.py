@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from refllm.conformance.specification import definitions
 from refllm.decoding import Mirostat, Sampler, remember, sample, uniforms
-from refllm.decoding.constrained import by_choices, by_json_schema, by_regex, constrain
+from refllm.decoding.constrained import Constraint, by_choices, by_json_schema, by_regex, constrain
 from refllm.tokenizer import AddedToken, Tokenizer, train_bpe
 
 ALPHABET = "abé"
@@ -116,7 +116,7 @@ SCHEMA = {
     "required": ["name", "kind", "exact"],
     "additionalProperties": False,
 }
-CHOICES = ["yes", "yes, sir", "no", ' "quoted"\n', "größer"]
+CHOICES = ["yes", "yes, sir", "no", ' "quoted"\n', "größer", "a.b*", "(c|d)/[e]"]
 MOST = 400  # tokens, which none of these forms reaches
 
 
@@ -307,11 +307,25 @@ def test_a_chosen_end_takes_the_place_of_the_tokenizers():
         (lambda: constrain(by_regex("x+"), small_tokenizer([])), "no token of the vocabulary leads on towards"),
         (lambda: constrain(by_regex("a"), small_tokenizer([])).advance(0), "token 0 is not allowed here"),
         (lambda: constrain(by_regex("a"), small_tokenizer([])).advance(-1), "token -1 is not allowed here"),
+        (
+            lambda: constrain(by_regex("a"), trained()).advance(trained().eos),
+            "is not allowed here: the text would leave",
+        ),
     ],
 )
 def test_what_cannot_be_held_to_is_refused_with_a_sentence(make, says):
     with pytest.raises(ValueError, match=says):
         make()
+
+
+def test_a_form_that_the_library_gives_up_on_is_told_with_its_words():
+    said = "too many states: 250001 > 250000\n<state>\n…\n</state>"
+    matcher = types.SimpleNamespace(compute_bitmask=lambda: bytes(2), is_error=lambda: True, get_error=lambda: said)
+    constraint = Constraint(by_regex(".*"), small_tokenizer([]), 9, frozenset(), matcher)
+    with pytest.raises(
+        ValueError, match=r"llguidance gave up on the regular expression '\.\*': too many states: 250001 > 250000\.$"
+    ):
+        constraint.allowed()
 
 
 def test_without_the_library_a_sentence_says_what_to_install(monkeypatch):
