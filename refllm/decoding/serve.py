@@ -95,7 +95,7 @@ class _Service:
                 yield from self._tell()
             else:
                 yield from self._tell(0)
-                if self.over and self.reading is None:
+                if self.over:
                     return
 
     def _take_in(self) -> Iterator[Event]:

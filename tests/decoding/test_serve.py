@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from refllm.conformance.host_syncs import count_host_syncs
 from refllm.conformance.specification import definitions, plain
-from refllm.decoding import Sampler, generate, new_cache, observe, prefill, remember, uniforms
-from refllm.decoding.batch import Batch, Newcomer
+from refllm.decoding import Sampler, generate, new_cache, observe, remember, uniforms
+from refllm.decoding.batch import Batch
 from refllm.decoding.margin import margin, sampling_slack
 from refllm.decoding.prefix_cache import PrefixCache
 from refllm.decoding.request import Request
@@ -29,7 +29,7 @@ SAMPLERS = [GREEDY, Sampler(1.5), Sampler(0.9, top_k=5), Sampler(1.2, repetition
 def a_request(draw):
     return Request(
         prompt=draw(st.lists(st.integers(0, 22), min_size=1, max_size=6)),
-        max_tokens=draw(st.integers(1, 5)),
+        max_tokens=draw(st.integers(1, 4)),
         sampler=draw(st.sampled_from(SAMPLERS)),
         seed=draw(st.integers(0, 3)),
         row=draw(st.integers(0, 1)),
@@ -59,8 +59,8 @@ def tokens_of(events):
 @given(st.data())
 def test_a_text_is_the_one_it_gets_alone(backend, make_model, data):
     model = make_model(backend.name, widest(backend))
-    requests = data.draw(st.lists(a_request(), min_size=1, max_size=4), "requests")
-    rows, chunk = data.draw(st.integers(1, 3), "rows"), data.draw(st.sampled_from([None, 1, 3]), "chunk")
+    requests = data.draw(st.lists(a_request(), min_size=1, max_size=3), "requests")
+    rows, chunk = data.draw(st.integers(1, 2), "rows"), data.draw(st.sampled_from([None, 1, 3]), "chunk")
     events = by_request(serve(model, iter(requests), rows, chunk=chunk))
     assert sorted(events) == list(range(len(requests)))
     for number, request in enumerate(requests):
@@ -138,59 +138,6 @@ def bound(logits, dtype):
     return eps * (20 + n) * np.max(np.abs(logits), axis=-1, keepdims=True)
 
 
-@given(st.data())
-def test_each_rows_logits_equal_its_single_run(backend, make_model, data):
-    """Rows of given tokens come and go at drawn times; each step's logits are those of the full forward pass of each row."""
-    model, exact, xp = make_model(backend.name, widest(backend)), make_model("numpy", "float64"), backend.xp
-    batch = Batch(model, 16)
-    for _ in range(data.draw(st.integers(1, 5), "steps")):
-        leaving = [b for b in range(len(batch.rows)) if len(batch.rows[b]) == 15 or data.draw(st.booleans(), "leaves")]
-        coming = data.draw(st.lists(st.lists(st.integers(0, 22), min_size=1, max_size=6), max_size=2), "come")
-        batch.change(leaving, [newcomer(model, ids) for ids in coming])
-        if not batch.rows:
-            continue
-        tokens = data.draw(st.lists(st.integers(0, 22), min_size=len(batch.rows), max_size=len(batch.rows)), "tokens")
-        batch.rows = [(*row, token) for row, token in zip(batch.rows, tokens, strict=True)]
-        batch.tokens = xp.from_numpy(np.array(tokens, np.int32))
-        logits = xp.to_numpy(batch.step())
-        for b, row in enumerate(batch.rows):
-            expected = exact.logits([row])[0, -1]
-            assert np.all(np.abs(logits[b] - expected) <= bound(expected, widest(backend))), row
-
-
-def newcomer(model, ids):
-    _, cache = prefill(model, model.tokens([ids]), new_cache(model, 1, len(ids)))
-    return Newcomer(tuple(ids), cache, model.backend.xp.asarray([0], dtype=model.backend.xp.int32))
-
-
-def test_a_newcomer_is_written_into_the_place_that_is_free():
-    model, batch = small(), Batch(small(), 8)
-    batch.change([], [newcomer(model, [n]) for n in (1, 2, 3)])
-    before = [block.ctypes.data for layer in batch.cache.layers for block in (*layer.keys, *layer.values)]
-    batch.change([1], [newcomer(model, [4])])
-    assert batch.rows == [(1,), (4,), (3,)]
-    assert [block.ctypes.data for layer in batch.cache.layers for block in (*layer.keys, *layer.values)] == before
-    batch.change([0], [])
-    assert batch.rows == [(4,), (3,)]
-    batch.change([0, 1], [])
-    assert (batch.rows, batch.cache) == ([], None), "nothing is kept for nobody"
-
-
-@given(st.data())
-def test_the_tokens_that_come_next_stay_with_their_rows(data):
-    """On a batch whose cache does not matter: every row is known by its token."""
-    model, batch, number = small(), Batch(small(), 8), 0
-    xp = model.backend.xp
-    for _ in range(5):
-        leaving = [b for b in range(len(batch.rows)) if data.draw(st.booleans())]
-        stay = [row for b, row in enumerate(batch.rows) if b not in leaving]
-        coming = list(range(number, number + data.draw(st.integers(0, 3))))
-        number += len(coming)
-        batch.change(leaving, [newcomer(model, [1])._replace(row=n, token=xp.asarray([n], dtype=xp.int32)) for n in coming])
-        assert sorted(batch.rows) == sorted([*stay, *coming])
-        assert ([] if batch.tokens is None else batch.tokens.tolist()) == batch.rows
-
-
 def small(backend="numpy", **changes):
     sizes = {"vocab_size": 23, "d_model": 4, "n_layers": 1, "n_heads": 1, "n_kv_heads": 1, "d_head": 4, "d_ff": 4}
     return Model.initialise("llama", llama.Config(**sizes | {"max_positions": 16} | changes), seed=0, backend=backend)
@@ -264,7 +211,7 @@ def test_memory_does_not_grow_with_the_number_of_requests(make_model, monkeypatc
 def test_the_events_tell_log_probabilities_where_they_are_asked_for(backend, make_model):
     model, exact = make_model(backend.name), make_model("numpy", "float64")
     requests = [Request([5, i], 4, Sampler(1.5), logprobs=n) for i, n in enumerate((None, 0, 1, 3, 23))]
-    events = by_request(serve(model, requests, 3))
+    events = by_request(serve(model, requests, 5))
     assert all(event.logprob is None and event.alternatives == () for event in events[0])
     for number, n in enumerate((0, 1, 3, 23), start=1):
         text = [5, number]
@@ -345,7 +292,7 @@ def broken(backend, request):
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_logits_that_are_no_numbers_end_their_text_and_no_other(broken):
     model = broken
-    well, ill = Request([1, 2], 6, GREEDY), Request([1, BAD], 6, GREEDY)
+    well, ill = Request([1, 2], 6, GREEDY), Request([1, BAD], 6, GREEDY, logprobs=1)
     later = replace(well, prompt=[3, 4, 5])
     events = by_request(serve(model, [well, ill, well, ill, later], 2))
     for number in (1, 3):
