@@ -26,12 +26,18 @@ class Step(NamedTuple):
     seconds: float  # spent on it; the first step's is the time to the first token, prefill included
 
 
-def prefill(model: Model, tokens, cache: KVCache, valid=None):
-    """Read tokens: (B, T) at once. Returns the logits of the token after the last: (B, V), and the cache.
+def prefill(model: Model, tokens, cache: KVCache, valid=None, chunk: int | None = None):
+    """Read tokens: (B, T). Returns the logits of the token after the last: (B, V), and the cache.
 
     valid: (B, T) bool, False for padding, which stands at the left. The cache given must not be used again.
-    A long prompt may be read in several calls.
+    chunk: so many positions at a time, see `chunk_within`; None: all at once
+    A long prompt may be read in several calls too.
     """
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk={chunk} reads nothing of a prompt; it must be at least 1.")
+    while chunk is not None and tokens.shape[1] > chunk:
+        _, cache = prefill(model, tokens[:, :chunk], cache, None if valid is None else valid[:, :chunk])
+        tokens, valid = tokens[:, chunk:], None if valid is None else valid[:, chunk:]
     output = model.architecture.forward(model.params, tokens, model.config, cache, valid=valid, last=1)
     return output.logits[:, -1, :], output.cache
 

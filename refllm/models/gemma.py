@@ -144,6 +144,7 @@ def forward(
         x, cache, saved = block(*given)
         if not decoding:
             blocks.append(given if checkpointing else saved)
+        del saved  # where nobody keeps it, the next block need not find room beside it
     x, asked = last_positions(x, last)
     x, normed = norm(x, params["norm"], config)
     logits, headed = linear(x, head(params, config))

@@ -142,6 +142,7 @@ def forward(
         x, cache, saved = block(*given)
         if not decoding:
             blocks.append(given if checkpointing else saved)
+        del saved  # where nobody keeps it, the next block need not find room beside it
     x, asked = last_positions(x, last)
     x, normed = layer_norm(x, params["norm.gain"], params["norm.bias"], config.norm_eps)
     logits, headed = linear(x, xp.matrix_transpose(params["embedding"]))

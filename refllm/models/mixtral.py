@@ -157,6 +157,7 @@ def forward(
         if not decoding:
             routers.append(routed)
             blocks.append(given if checkpointing else saved)
+        del saved  # where nobody keeps it, the next block need not find room beside it
     x, asked = last_positions(x, last)
     x, normed = rms_norm(x, params["norm"], config.norm_eps)
     logits, headed = linear(x, head(params, config.dense))
