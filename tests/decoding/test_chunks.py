@@ -16,16 +16,8 @@ from refllm.models.model import Model
 from .test_generate import TOKENS, bound, full_logits, widest
 
 T = 512
-LLAMA = {
-    "vocab_size": 300,
-    "d_model": 64,
-    "n_layers": 3,
-    "n_heads": 4,
-    "n_kv_heads": 2,
-    "d_head": 16,
-    "d_ff": 172,
-    "max_positions": T,
-}
+SIZES = {"vocab_size": 300, "d_model": 64, "n_layers": 3, "n_heads": 4, "max_positions": T}
+LLAMA = SIZES | {"n_kv_heads": 2, "d_head": 16, "d_ff": 172}
 MODELS = {
     "llama": LLAMA,
     "llama, windowed": LLAMA | {"window": 50},
