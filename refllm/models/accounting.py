@@ -128,18 +128,18 @@ def seen_cache_bytes(architecture: ModuleType, config: Any, positions: int, dtyp
 def prefill_memory(architecture: ModuleType, config: Any, n_tokens: int, dtype: str) -> Memory:
     """Bytes needed to read a prompt of n_tokens at once.
 
-    working is what two blocks keep, and the logits of the last position; attention goes block by block. One that holds all of
+    working is what one block makes, and the logits of the last position; attention goes block by block. One that holds all of
     its scores, as the readable definition does, needs some 4 · H · n_tokens² numbers more.
     """
     weights, size = parameters(architecture, config).total * itemsize(dtype), itemsize(dtype)
-    numbers = 2 * n_tokens * kept_per_token(architecture, config) // config.n_layers + logits(config)
+    numbers = n_tokens * kept_per_token(architecture, config) // config.n_layers + logits(config)
     return Memory(weights, cache_bytes(architecture, config, n_tokens, dtype), numbers * size)
 
 
 def decoding_memory(architecture: ModuleType, config: Any, context: int, dtype: str) -> Memory:
     """Bytes needed to write one token more, of which the last attends `context` positions."""
     weights, size = parameters(architecture, config).total * itemsize(dtype), itemsize(dtype)
-    numbers = 2 * kept_per_token(architecture, config) // config.n_layers + config.n_heads * context + logits(config)
+    numbers = kept_per_token(architecture, config) // config.n_layers + config.n_heads * context + logits(config)
     return Memory(weights, cache_bytes(architecture, config, context, dtype), numbers * size)
 
 
