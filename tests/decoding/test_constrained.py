@@ -222,6 +222,7 @@ def test_a_fork_goes_its_own_way():
     assert not one.fork().allowed()[a]
     assert one.allowed()[tokenizer.eos]
     assert not other.allowed().any()
+    assert not other.fork().allowed().any()
 
 
 def test_a_digit_is_one_of_ten():
