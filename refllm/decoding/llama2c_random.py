@@ -9,7 +9,7 @@ probability exceeds the uniform. With 0 < top_p < 1 the tokens stand likeliest f
 that sum.
 """
 
-from functools import lru_cache
+from functools import cache
 
 from refllm.array_api import namespace
 
@@ -23,20 +23,36 @@ def number(seed: int, step: int) -> float:
     """
     if not 0 < seed <= MASK:
         raise ValueError(f"seed={seed} cannot seed llama2.c's generator; it must be from 1 to 2⁶⁴ − 1.")
-    return _numbers(seed, 1 << step.bit_length())[0][step]
+    state, steps = seed, step + 1
+    for k in range(steps.bit_length()):
+        if steps >> k & 1:
+            state = _applied(_steps(k), state)
+    return ((state * 0x2545F4914F6CDD1D & MASK) >> 40) / 2**24
 
 
-@lru_cache(maxsize=64)
-def _numbers(seed: int, n: int) -> tuple[tuple[float, ...], int]:
-    """The first n uniforms, n a power of two, and the state after them."""
-    known, state = ((), seed) if n == 1 else _numbers(seed, n // 2)
-    numbers = list(known)
-    while len(numbers) < n:
-        state ^= state >> 12
-        state ^= (state << 25) & MASK
-        state ^= state >> 27
-        numbers.append(((state * 0x2545F4914F6CDD1D & MASK) >> 40) / 2**24)
-    return tuple(numbers), state
+def _following(state: int) -> int:
+    """The state one step later."""
+    state ^= state >> 12
+    state ^= (state << 25) & MASK
+    return state ^ state >> 27
+
+
+@cache
+def _steps(k: int) -> tuple[int, ...]:
+    """Where 2ᵏ steps take each of the 64 bits: a step is linear in the bits, so any number of steps is one matrix."""
+    if k == 0:
+        return tuple(_following(1 << bit) for bit in range(64))
+    half = _steps(k - 1)
+    return tuple(_applied(half, image) for image in half)
+
+
+def _applied(images: tuple[int, ...], state: int) -> int:
+    """The sum (exclusive or) of the images of the bits that are set."""
+    total = 0
+    for bit, image in enumerate(images):
+        if state >> bit & 1:
+            total ^= image
+    return total
 
 
 def draw(logits, uniforms, temperature: float, top_p: float | None):

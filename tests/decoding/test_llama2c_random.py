@@ -5,6 +5,7 @@ import pytest
 
 from refllm import checkpoints
 from refllm.array_api import load
+from refllm.conformance.specification import definitions
 from refllm.decoding import Sampler, generate, sample
 from refllm.decoding.llama2c_random import distribution, draw, number
 from refllm.decoding.sampling import uniforms
@@ -41,6 +42,11 @@ def test_the_generator_gives_the_numbers_of_the_c_program():
     for seed, numbers in printed.items():
         assert [number(seed, step) * 2**24 for step in range(5)] == numbers
     assert number(42, 1000) * 2**24 == 7514011
+
+
+def test_every_step_is_one_step_after_the_last():
+    for seed in (1, 2**63, 987654321):
+        assert [number(seed, step) for step in range(70)] == definitions()["llama2c_numbers"](seed, 70)
 
 
 def test_a_seed_that_the_generator_cannot_leave_is_refused():

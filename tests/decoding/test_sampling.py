@@ -289,6 +289,26 @@ def test_a_sampler_that_reads_the_text_asks_for_its_memory(backend):
                 ask(rows, on(backend, [0.5]), sampler)
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_no_sampler_makes_mlx_compute_before_it_is_asked(name):
+    """What MLX traces cannot be computed yet: reading a number, or waiting for one, raises there."""
+    mx = pytest.importorskip("mlx.core", reason="MLX is not installed")
+    backend, sampler = load("mlx"), SAMPLERS[name]
+    logits, numbers = on(backend, np.random.default_rng(0).normal(0, 1, (2, 8))), on(backend, uniforms(0, 0, 2))
+    memory, _ = after_a_text(backend, sampler, 2)
+    allowed = backend.xp.ones((2, 8), dtype=backend.xp.bool)
+
+    def chosen(logits, numbers, allowed):
+        token, after = sample(logits, numbers, sampler, memory, allowed)
+        return sample(logits, numbers, sampler, after, allowed)[0], distribution(logits, sampler, after, allowed)
+
+    now, _ = chosen(logits, numbers, allowed)
+    traced, _ = mx.compile(chosen)(logits, numbers, allowed)
+    assert traced.tolist() == now.tolist()
+    with pytest.raises(ValueError, match="eval"):
+        mx.compile(lambda x: x if float(x[0, 0]) > 0 else -x)(logits)
+
+
 @pytest.mark.oracle
 @pytest.mark.parametrize("seed", range(8))
 def test_the_options_work_together_in_the_order_of_transformers(seed):
