@@ -7,8 +7,8 @@ The product law EM = Πₖ qₖ holds for all three as long as errors lie scatte
     concentration by feature            what comes back sits in a few features (C) or anywhere (B)
 
 A cell with e errors in R attempts is easy or hard: e is drawn from one of two binomials, whose rates and share are fitted by
-expectation–maximisation. Errors of easy cells are A. Errors of hard cells are C where the cell's feature is hard throughout, and
-B elsewhere.
+expectation–maximisation. Errors of easy cells are A. Those of hard cells are C as far as the cell's feature explains whether it
+is hard, and B for the rest.
 """
 
 import math
@@ -19,8 +19,7 @@ import numpy as np
 from refllm.lab.yields import checked, exact_match, shuffles, two_sided
 
 NAMED = 0.25  # a cause with at least this share of the errors is named
-THROUGHOUT = 0.5  # a feature is a lacking skill where more than this share of its cells is hard
-RARE = 0.01  # and where chance would have it so less often than this, over all features
+THROUGHOUT = 0.5  # a feature is named as a lacking skill where more than this share of its cells is hard
 
 
 class Battery(NamedTuple):
@@ -114,13 +113,26 @@ def shares(errors: np.ndarray, attempts: int, features: Any = None) -> tuple[flo
         raise ValueError(f"features have shape {features.shape}; they need that of items and steps, {errors.shape}.")
     names, which = np.unique(features, return_inverse=True)
     which = which.reshape(-1)
-    cells, hard = np.bincount(which), np.bincount(which, weights=chance.ravel())
-    share = hard.sum() / cells.sum()
-    lacking = np.array(
-        [h > THROUGHOUT * n and _at_least(h, n, share) < RARE / len(names) for h, n in zip(hard, cells, strict=True)]
-    )
-    missing = float((errors * chance).ravel()[lacking[which]].sum() / total)
-    return 1 - lasting, lasting - missing, missing, tuple(int(name) for name in names[lacking])
+    missing = lasting * explained(chance.ravel(), which)
+    means = np.bincount(which, weights=chance.ravel()) / np.bincount(which)
+    lacking = names[means > THROUGHOUT] if missing >= NAMED * lasting else ()
+    return 1 - lasting, lasting - missing, missing, tuple(int(name) for name in lacking)
+
+
+def explained(x: np.ndarray, which: np.ndarray) -> float:
+    """How much of the variance of x (n,) its group `which` (n,) explains: the intraclass correlation, estimated from the mean
+    squares between and within groups (Fisher 1925), within 0 … 1. 0 where every group has one member.
+    """
+    sizes = np.bincount(which)
+    n, groups = len(x), len(sizes)
+    if n == groups or groups == 1:
+        return 0.0
+    means = np.bincount(which, weights=x) / sizes
+    between = float((sizes * (means - x.mean()) ** 2).sum()) / (groups - 1)
+    within = float(((x - means[which]) ** 2).sum()) / (n - groups)
+    typical = (n - float((sizes**2).sum()) / n) / (groups - 1)  # the size of a group
+    total = between + (typical - 1) * within
+    return min(1.0, max(0.0, (between - within) / total)) if total > 0 else 0.0
 
 
 def hardness(errors: np.ndarray, attempts: int, rounds: int = 200) -> np.ndarray:
@@ -150,12 +162,3 @@ def _log_binomial(k: np.ndarray, n: int, p: float) -> np.ndarray:
     """ln of the binomial probabilities, their coefficients left out, since all models share them."""
     p = min(max(p, 1e-9), 1 - 1e-9)
     return k * math.log(p) + (n - k) * math.log1p(-p)
-
-
-def _at_least(k: float, n: int, p: float) -> float:
-    """A bound on how often n throws with chance p give k or more (Chernoff 1952): exp(−n·KL(k/n ‖ p))."""
-    x = k / n
-    if x <= p:
-        return 1.0
-    x, p = min(x, 1 - 1e-12), max(p, 1e-12)
-    return math.exp(-n * (x * math.log(x / p) + (1 - x) * math.log((1 - x) / (1 - p))))

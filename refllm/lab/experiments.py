@@ -5,6 +5,7 @@ from typing import Any
 
 EXPERIMENTS = {
     "sweep": "Train models of many sizes on one text and record their losses.",
+    "emergence": "Train eight sizes on facts and sums: smooth losses, sharp scores.",
 }
 
 

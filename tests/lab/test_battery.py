@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from refllm.lab.battery import battery, hardness, persistent_share_exact, shares
+from refllm.lab.battery import battery, explained, hardness, persistent_share_exact, shares
 
 ITEMS, STEPS, ATTEMPTS = 600, 50, 16
 
@@ -94,7 +94,27 @@ def test_a_feature_of_one_cell_is_no_skill():
 def test_a_feature_that_is_hard_more_often_but_mostly_easy_is_no_missing_skill():
     features = np.random.default_rng(1).integers(0, 20, (600, 20))
     hard = np.random.default_rng(2).random((600, 20)) < np.where(features == 4, 0.3, 0.005)
-    assert shares(planted_errors(features, hard), 16, features)[3] == ()
+    _, persistent, missing, lacking = shares(planted_errors(features, hard), 16, features)
+    assert lacking == ()
+    assert missing < 0.4 * persistent
+
+
+def test_facts_that_were_never_learned_are_missing_however_few_times_each_is_asked():
+    rng = np.random.default_rng(3)
+    features = rng.integers(0, 2000, (1000, 8))
+    hard = (rng.random(2000) < 0.5)[features]
+    noise, persistent, missing, lacking = shares(planted_errors(features, hard), 16, features)
+    assert missing > 0.9
+    assert noise + persistent < 0.1
+    assert len(lacking) > 800
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.8])
+def test_the_explained_share_is_that_of_the_variance_that_was_planted(share):
+    rng = np.random.default_rng(4)
+    which = rng.integers(0, 400, 8000)
+    x = np.sqrt(share) * rng.standard_normal(400)[which] + np.sqrt(1 - share) * rng.standard_normal(8000)
+    assert explained(x, which) == pytest.approx(share, abs=0.06)
 
 
 def test_without_features_a_missing_skill_looks_like_hard_steps():

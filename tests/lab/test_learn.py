@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from refllm.array_api import generator, load, use
-from refllm.lab.learn import learn
+from refllm.lab.learn import learn, spread
 from refllm.models import gpt2
 from refllm.training.config import TrainingConfig
 from refllm.training.step import first_state, learner, train_step
@@ -64,3 +64,21 @@ def test_divergence_is_told():
     training = TrainingConfig(context=6, batch=3, steps=60, learning_rate=1e30, schedule="constant", clip=0.0)
     with use("numpy"), np.errstate(all="ignore"), pytest.raises(ValueError, match="training diverged; lower its learning rate"):
         list(learn("gpt2", CONFIG, training, batch_at, [60]))
+
+
+def test_first_weights_can_keep_a_vectors_length():
+    config = gpt2.Config(70, d_model=32, n_layers=1, n_heads=2, max_positions=60, d_ff=64)
+    own, wide = gpt2.initialise(config, 0), spread("gpt2", config, 0, 1.0)
+    for name, values in wide.items():
+        if values.ndim == 1:
+            np.testing.assert_array_equal(values, own[name])
+        else:
+            wanted = 0.1 if name.endswith("embedding") else values.shape[0] ** -0.5
+            assert values.std() == pytest.approx(wanted, rel=1e-5)
+            np.testing.assert_allclose(values / values.std(), own[name] / own[name].std(), rtol=1e-4)
+    with use("numpy"):
+        (found,) = learn("gpt2", CONFIG, TRAINING, batch_at, [1], gain=2.0)
+    start = np.concatenate(
+        [spread("gpt2", CONFIG, TRAINING.seed, 2.0)[n].ravel() for n in learner(gpt2, CONFIG, TRAINING).layout.names]
+    )
+    assert 0 < np.abs(flat(found.raw) - start).max() < 0.03  # one step away

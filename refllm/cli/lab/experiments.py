@@ -101,11 +101,13 @@ def show(result: dict[str, Any], summary: dict[str, tuple[str, ...]], place: Pat
 
 
 def cell(value: Any) -> str:
-    """A value with four digits."""
+    """A value with four digits; what is below a ten-thousandth of one, as 0."""
     if isinstance(value, dict):
         return ", ".join(f"{k} {cell(v)}" for k, v in value.items())
     if isinstance(value, list):
         return " ".join(cell(v) for v in value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "" if value is None else str(value)
-    return f"{value:,}" if isinstance(value, int) and abs(value) < 1e9 else f"{value:.4g}"
+    if isinstance(value, int) and abs(value) < 1e9:
+        return f"{value:,}"
+    return f"{value:.4g}" if abs(value) >= 1e-4 else "0"
