@@ -120,7 +120,7 @@ def typical_first(logits: Interval, slack: float) -> Interval:
     s = surprises(logits)
     least, most = entropy(s)
     low, high = s.low - most - 2 * slack, s.high - least + 2 * slack  # the surprise beyond the entropy
-    return Interval(np.maximum(np.maximum(low, -high), 0.0), np.maximum(high, -low))
+    return Interval(np.maximum(low, -high), np.maximum(high, -low))  # its absolute value; where 0 lies within, below 0 is as low
 
 
 def first_of(logits: Interval, place: Interval, p: float, slack: float) -> Interval:
