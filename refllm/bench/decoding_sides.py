@@ -11,6 +11,7 @@ from refllm.bench.calls import Call
 from refllm.bench.shapes import SEED, Shape
 from refllm.bench.side import Side
 from refllm.models import architecture
+from refllm.models.model import Model
 
 Generate = Callable[[np.ndarray, int], tuple[list[int], list[float]]]
 # (prompts (B, T) int64, n) -> the first row's n tokens, and the seconds of each step, the first one's with the prompt
@@ -21,7 +22,7 @@ def prompt(call: Call, shape: Shape) -> np.ndarray:
     return generator(SEED, "bench").integers(0, shape.config.vocab_size, (call.rows, call.context), dtype=np.int64)
 
 
-def timed_decoding(generate: Generate, shape: Shape, calls: list[Call]) -> Side:
+def timed_decoding(generate: Generate, shape: Shape, calls: list[Call], figures: Callable[[], dict[str, float]] = dict) -> Side:
     """A side that decodes."""
 
     def first():
@@ -38,14 +39,16 @@ def timed_decoding(generate: Generate, shape: Shape, calls: list[Call]) -> Side:
                 found[call.token] = sum(seconds[1:]) / (len(seconds) - 1) / call.rows
         return found
 
-    return Side(first, run)
+    return Side(first, run, figures)
 
 
-def ours(shape: Shape) -> Generate:
+def our_model(shape: Shape) -> Model:
+    return Model.initialise(shape.architecture, shape.config, SEED)
+
+
+def ours(model: Model) -> Generate:
     from refllm.decoding import Sampler, generate
-    from refllm.models.model import Model
 
-    model = Model.initialise(shape.architecture, shape.config, SEED)
     greedy = Sampler(temperature=0)
 
     def tokens(prompts, n):
@@ -90,9 +93,29 @@ def transformers(shape: Shape) -> Generate:
     return lambda prompts, n: transformers_peer.generate(model, prompts, n)
 
 
-GENERATES: dict[str, Callable[[Shape], Generate]] = {"refllm": ours, "torch": torchs, "transformers": transformers}
+GENERATES: dict[str, Callable[[Shape], Generate]] = {
+    "refllm": lambda shape: ours(our_model(shape)),
+    "torch": torchs,
+    "transformers": transformers,
+}
 
 
 def prepare(library: str, shape: Shape, calls: list[list[Any]]) -> Side:
     """The side of a library. calls: fields of Calls, as they came through JSON"""
-    return timed_decoding(GENERATES[library](shape), shape, [Call(*call) for call in calls])
+    asked = [Call(*call) for call in calls]
+    if library != "refllm":
+        return timed_decoding(GENERATES[library](shape), shape, asked)
+    model = our_model(shape)
+    return timed_decoding(ours(model), shape, asked, lambda: floors(model, asked))
+
+
+def floors(model: Model, calls: list[Call]) -> dict[str, float]:
+    """The least milliseconds that what is timed can take here, by name; a token's halfway through its call."""
+    from refllm.bench.floor import prefill_floor, token_floor
+
+    found = {f"floor in ms, {c.prompt}": c.rows * prefill_floor(model, c.context).seconds for c in calls if c.prompt}
+    for call in calls:
+        if call.token:
+            length = call.context + call.tokens // 2
+            found[f"floor in ms, {call.token}"] = token_floor(model, length, call.rows).seconds / call.rows
+    return {name: 1e3 * seconds for name, seconds in found.items()}

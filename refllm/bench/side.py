@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 
 class Side(NamedTuple):
-    """Both return what they found by name."""
+    """All return what they found by name."""
 
     first: Callable[[], dict[str, Any]]  # the first step, untimed: what all sides must agree on
     run: Callable[[], dict[str, float]]  # one timed run: seconds
+    figures: Callable[[], dict[str, float]] = dict  # what else there is to say, after the last run

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from refllm.bench import memory
+from refllm.bench.side import Side
 
 PROMPTS, PROMPT = 50, 200  # how many prompts a run encodes one after another, and of how many characters
 DOCUMENTS = 64  # of a batch
@@ -118,6 +119,7 @@ class TokenizerSide:
 
     def __init__(self, library: str, files: Files, texts: dict[str, str]):
         self.library, self.files, self.texts = library, files, texts
+        self.measured: dict[str, float] = {}
         main = next(iter(texts.values()))
         step = max(1, len(main) // PROMPTS)
         self.prompts = [main[start : start + PROMPT] for start in range(0, len(main), step)][:PROMPTS]
@@ -132,9 +134,13 @@ class TokenizerSide:
         before = memory.resident()
         longest = max(self.texts.values(), key=len)
         size, ids = len(longest.encode()), list(codec.encode(longest))
-        self.figures = {"peak_per_input_byte": (memory.peak() - before) / size, "input_bytes_per_token": size / len(ids)}
+        self.measured = {"peak_per_input_byte": (memory.peak() - before) / size, "input_bytes_per_token": size / len(ids)}
         found = {f"ids of {name}": digest(codec.encode(text)) for name, text in self.texts.items()}
         return found | {"ids of prompts": digest(id for prompt in self.prompts for id in codec.encode(prompt))}
+
+    def figures(self) -> dict[str, float]:
+        """What the first text told: bytes of memory for each of its own, and of these for each token."""
+        return self.measured
 
     def run(self) -> dict[str, float]:
         """Seconds of every piece of work; loading is done when the first prompt has its ids."""
@@ -213,7 +219,7 @@ class TrainingSide:
         return {"training": time.perf_counter() - began}
 
 
-def prepare(library: str, options: dict[str, Any]) -> TokenizerSide | TrainingSide:
+def prepare(library: str, options: dict[str, Any]) -> Side:
     """The side that does this work in this library.
 
     options: the path of a JSON file, texts by name to be encoded, with files, or a list of documents to be learned from, with
@@ -221,5 +227,7 @@ def prepare(library: str, options: dict[str, Any]) -> TokenizerSide | TrainingSi
     """
     texts = json.loads(Path(options["texts"]).read_bytes())
     if "vocab_size" in options:
-        return TrainingSide(library, options["vocab_size"], texts)
-    return TokenizerSide(library, Files(**options["files"]), texts)
+        training = TrainingSide(library, options["vocab_size"], texts)
+        return Side(training.first, training.run)
+    side = TokenizerSide(library, Files(**options["files"]), texts)
+    return Side(side.first, side.run, side.figures)

@@ -63,7 +63,7 @@ def main() -> None:
     serve(prepare(task["library"], task["work"], shape, task["options"]), versions, imported)
 
 
-def serve(side: Any, versions: dict[str, Any], imported: int) -> None:
+def serve(side: Side, versions: dict[str, Any], imported: int) -> None:
     """Answer requests until there are no more."""
     for line in sys.stdin:
         request = line.strip()
@@ -74,7 +74,7 @@ def serve(side: Any, versions: dict[str, Any], imported: int) -> None:
             reply = side.run()
         else:
             reply = {"peak": memory.peak(), "imported": imported, "versions": versions}
-            reply["figures"] = getattr(side, "figures", {})
+            reply["figures"] = side.figures()
         print(json.dumps(reply), flush=True)
 
 

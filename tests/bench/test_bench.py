@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from refllm.bench import calls, decoding_sides, memory, report, shapes, training_sides
+from refllm.bench import calls, decoding_sides, floor, memory, report, shapes, training_sides
 from refllm.bench.calls import Call
 from refllm.bench.duel import Result, Side, check_agreement, duel, ratio, spread
 from refllm.cli.doors import run
@@ -76,6 +76,21 @@ def test_a_time_is_a_tokens_however_many_rows_share_a_step():
     assert side.run() == {"prompt": 5.0, "token": 2.0, "four": 0.5, "six": 5.0}
     assert given == [(1, 4), (4, 2), (1, 6)] * 2
     assert calls.positions(asked) == 7
+
+
+def test_floors_are_of_the_work_that_a_call_does(monkeypatch):
+    """A token halfway through its call, shared out among the rows; every row's prompt."""
+    monkeypatch.setattr(floor, "speeds", lambda model: floor.Speeds(bandwidth=1e3, matrix=1e9))  # so slow that bytes decide
+    model = decoding_sides.our_model(shapes.DECODING["tiny"])
+    asked = [Call(1, 4, 6, "prompt", "token"), Call(3, 4, 6, "three prompts", "token of three")]
+    assert decoding_sides.floors(model, asked) == pytest.approx(
+        {
+            "floor in ms, prompt": floor.prefill_work(model, 4).bytes,
+            "floor in ms, token": floor.token_work(model, 7).bytes,
+            "floor in ms, three prompts": 3 * floor.prefill_work(model, 4).bytes,
+            "floor in ms, token of three": floor.token_work(model, 7, 3).bytes / 3,
+        }
+    )
 
 
 def test_figures_say_tokens_per_second_and_how_a_tokens_time_grows():
@@ -162,7 +177,7 @@ def test_contexts_batches_and_prompts_are_timed_each_by_its_own_name(arguments, 
     found = json.loads(capsys.readouterr().out)
     assert [row["timed"] for row in found["rows"]] == timed
     figures = found["figures"]["refllm numpy, kernels on"]
-    assert all(figures[f"tokens per second, {name}"] > 0 for name in timed)
+    assert all(figures[f"{figure}, {name}"] > 0 for figure in ("tokens per second", "floor in ms") for name in timed)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +267,7 @@ def test_a_peer_writes_our_tokens_in_every_row(library, n_kv_heads, monkeypatch)
     monkeypatch.setattr(llama, "initialise", lambda config, seed: {n: 20 * a for n, a in initialise(config, seed).items()})
     prompts = np.asarray([[3, 1, 4, 1], [5, 9, 2, 6], [16, 0, 11, 8]])
     for rows in (prompts[:1], prompts[1:]):
-        ours, seconds = decoding_sides.ours(shape)(rows, 4)
+        ours, seconds = decoding_sides.GENERATES["refllm"](shape)(rows, 4)
         theirs, their_seconds = decoding_sides.GENERATES[library](shape)(rows, 4)
         assert 2 not in ours
         assert theirs == ours
