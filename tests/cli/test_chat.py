@@ -73,6 +73,7 @@ def test_settings_change_the_answer(piped, folder, tmp_path):
     plain = piped("Hello\n", folder, *GREEDY).out
     assert piped("Hello\n", folder, *GREEDY, "--system", "user user").out != plain
     assert piped("Hello\n", folder, *GREEDY, "--template", tmp_path / "other.jinja").out != plain
+    assert len(set(piped("Hello\n", folder, *GREEDY, "--logit-bias", "40=99999").out.strip())) == 1, "one token again and again"
     drawn = {piped("Hello\n", folder, "--temperature", "5", "--max-tokens", "8", "--seed", seed).out for seed in range(3)}
     assert len(drawn) > 1
 
