@@ -6,8 +6,11 @@ from refllm.decoding.constrained import Constraint, Form, by_choices, by_json_sc
 from refllm.decoding.contrastive_search import Choice, Contrast, contrastive_search
 from refllm.decoding.generate import Step, decode, generate, pad_left, prefill
 from refllm.decoding.memory import Memory, join_memory, remember, take_memory
+from refllm.decoding.request import Event, Request
 from refllm.decoding.sampler import Mirostat, Sampler
 from refllm.decoding.sampling import distribution, observe, sample, uniforms
+from refllm.decoding.serve import serve
+from refllm.decoding.stops import StopStrings
 from refllm.decoding.text import Piece, continue_text
 
 __all__ = [
@@ -15,13 +18,16 @@ __all__ = [
     "Choice",
     "Constraint",
     "Contrast",
+    "Event",
     "Form",
     "Hypothesis",
     "Memory",
     "Mirostat",
     "Piece",
+    "Request",
     "Sampler",
     "Step",
+    "StopStrings",
     "beam_search",
     "by_choices",
     "by_json_schema",
@@ -39,6 +45,7 @@ __all__ = [
     "prefill",
     "remember",
     "sample",
+    "serve",
     "take_memory",
     "uniforms",
 ]
