@@ -50,29 +50,40 @@ def versions(results: Sequence[Result]) -> dict[str, Any]:
     return together
 
 
+def circumstances(versions: dict[str, Any], command: str, threads: int) -> dict[str, Any]:
+    """When, where and with what something was measured."""
+    date = datetime.date.today().isoformat()
+    return {"date": date, "machine": machine(), "threads": threads, "versions": versions, "command": command}
+
+
 def record(results: Sequence[Result], base: Result | None, command: str, threads: int) -> dict[str, Any]:
     """Everything about a measurement, for JSON."""
-    return {
-        "date": datetime.date.today().isoformat(),
-        "machine": machine(),
-        "threads": threads,
-        "versions": versions(results),
-        "command": command,
+    return circumstances(versions(results), command, threads) | {
         "rows": rows(results, base),
         "first_step": {r.side.name: r.first for r in results},
         "figures": {r.side.name: r.figures for r in results if r.figures},
     }
 
 
-def markdown(found: dict[str, Any]) -> str:
-    """The record as a section of Markdown."""
+def headed(found: dict[str, Any]) -> list[str]:
+    """The lines of Markdown that begin a record's section."""
     together = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    lines = [
-        f"## {found['date']}, `{found['command']}`",
-        "",
-        f"{found['machine']}; {found['threads']} threads a side; {together}.",
-        "",
-    ]
+    circumstances = f"{found['machine']}; {found['threads']} threads a side; {together}."
+    return [f"## {found['date']}, `{found['command']}`", "", circumstances, ""]
+
+
+def stretches_markdown(found: dict[str, Any]) -> str:
+    """The record of a long text, in stretches, as a section of Markdown."""
+    lines = [*headed(found), "| tokens written | a token | peak | cache |", "| --- | --- | --- | --- |"]
+    for row in found["rows"]:
+        peak, cache = f"{row['peak_bytes'] / 1e6:.1f} MB", f"{row['cache_bytes'] / 1e6:.2f} MB"
+        lines.append(f"| {row['tokens']:,} | {row['seconds'] * 1e3:.4g} ms | {peak} | {cache} |")
+    return "\n".join(lines)
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The record of a comparison as a section of Markdown."""
+    lines = headed(found)
     lines += COLUMNS
     for row in found["rows"]:
         median, peak = f"{row['seconds'] * 1e3:.4g} ms", f"{row['peak_bytes'] / 1e6:.0f} MB"
@@ -85,9 +96,9 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def save(found: dict[str, Any], path: Path) -> None:
-    """Append the record to a file of such sections, made with a title where there is none."""
+def save(section: str, path: Path) -> None:
+    """Append a section of Markdown to a file of such sections, made with a title where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     start = "" if path.exists() else TITLE
     with path.open("a", encoding="utf-8") as file:
-        file.write(f"{start}\n\n{markdown(found)}\n".removeprefix("\n"))
+        file.write(f"{start}\n\n{section}\n".removeprefix("\n"))

@@ -7,6 +7,7 @@ import typer
 
 from refllm.cli.bench_options import Against, AsJson, Config, Kernels, Peers, Runs, Save, Threads, Variants, numbers
 from refllm.cli.bench_run import PEERS, measure, ours, peers
+from refllm.cli.bench_steady import steady
 from refllm.cli.bench_tokenizers import tokenizer, tokenizer_training
 
 app = typer.Typer(help="Time training steps, decoding and tokenizers, side by side with what people use.", no_args_is_help=True)
@@ -106,5 +107,6 @@ def _time_calls(
     measure(sides, "decode", config, runs, threads, as_json, save, mine[0].name, lambda result: calls.figures(asked, result))
 
 
+app.command()(steady)
 app.command()(tokenizer)
 app.command()(tokenizer_training)

@@ -61,7 +61,6 @@ def measure(
     from refllm.bench import report
     from refllm.bench.duel import duel
     from refllm.cli.bench_table import show
-    from refllm.conformance.specification import spec_folder
 
     threads = threads or report.cores()
     errors = Console(stderr=True, highlight=False)
@@ -69,13 +68,27 @@ def measure(
         results = duel(sides, work, config, runs, threads, lambda done: status.update(f"round {done} of {runs}"))
     for result in results:
         result.figures |= tell(result)
-    command = shlex.join(["refllm", *(a for a in sys.argv[1:] if a not in ("--save", "--json"))])
-    found = report.record(results, next((r for r in results if r.side.name == base), None), command, threads)
+    found = report.record(results, next((r for r in results if r.side.name == base), None), command(), threads)
     if as_json:
         print(json.dumps(found))
     else:
         show(found, base)
     if save:
-        path = spec_folder() / "results" / "timings.md"
-        report.save(found, path)
-        errors.print(f"appended to {os.path.relpath(path)}")
+        keep(report.markdown(found))
+
+
+def command() -> str:
+    """What was typed, without what only says where the result goes."""
+    return shlex.join(["refllm", *(a for a in sys.argv[1:] if a not in ("--save", "--json"))])
+
+
+def keep(section: str) -> None:
+    """Append a section to spec/results/timings.md."""
+    from rich.console import Console
+
+    from refllm.bench import report
+    from refllm.conformance.specification import spec_folder
+
+    path = spec_folder() / "results" / "timings.md"
+    report.save(section, path)
+    Console(stderr=True, highlight=False).print(f"appended to {os.path.relpath(path)}")

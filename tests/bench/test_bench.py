@@ -123,8 +123,8 @@ def test_a_record_says_everything_and_is_kept_in_one_file(tmp_path):
         ("torch eager", 4.0, None),
     ]
     path = tmp_path / "results" / "timings.md"
-    report.save(found, path)
-    report.save(found, path)
+    report.save(report.markdown(found), path)
+    report.save(report.markdown(found), path)
     text = path.read_text()
     assert text.startswith(report.TITLE)
     assert text.count(report.TITLE) == 1
@@ -192,6 +192,22 @@ def test_contexts_batches_and_prompts_are_timed_each_by_its_own_name(arguments, 
 def test_a_wrong_option_is_refused_in_one_sentence(work, arguments, sentence, capsys):
     assert run(["bench", work, *arguments]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_long_text_is_timed_in_stretches_and_kept(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("refllm.conformance.specification.spec_folder", lambda: tmp_path)
+    arguments = ["bench", "steady", "--config", "tiny", "--tokens", "30", "--window", "6", "--stretch", "10", "--save"]
+    assert run([*arguments, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["tokens"] for row in rows] == [10, 20, 30]
+    assert all(row["seconds"] > 0 and row["cache_bytes"] == rows[0]["cache_bytes"] for row in rows)
+    assert run(arguments) == 0
+    assert "30" in capsys.readouterr().out
+    text = (tmp_path / "results" / "timings.md").read_text()
+    assert text.startswith(report.TITLE)
+    assert text.count("| tokens written | a token | peak | cache |\n") == 2
+    assert run(["bench", "steady", "--config", "tiny", "--tokens", "5", "--stretch", "10"]) == 2
+    assert "holds no stretch of 10 tokens" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
