@@ -53,7 +53,8 @@ def of_object(line: str, table: Table, where: str) -> Prompt:
     try:
         found = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not JSON: {error}.") from None
+        what = f"{error.msg[:1].lower()}{error.msg[1:]}"
+        raise ValueError(f"{where} is not JSON: {what} (column {error.colno}).") from None
     if not isinstance(found, dict) or not isinstance(found.get("prompt"), str):
         raise ValueError(f'{where} has no prompt; a line is an object such as {{"prompt": "Once upon a time"}}.')
     try:

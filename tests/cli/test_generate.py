@@ -374,7 +374,7 @@ def given(name):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("{", "is not JSON"),
+        ("{", "is not JSON: expecting property name enclosed in double quotes (column 2)."),
         ('"the cat"', 'has no prompt; a line is an object such as {"prompt"'),
         ('{"text": "the cat"}', "has no prompt"),
         ('{"prompt": 3}', "has no prompt"),
