@@ -1,15 +1,21 @@
-"""The memory of decoding, made once: after it, no step allocates a cache or joins two arrays."""
+"""The memory of decoding, made once: after it, no step allocates a cache."""
 
+from refllm.array_api import kernels_of
 from refllm.layers.cache_blocks import quantise
 from refllm.layers.kv_cache import KVCache, Layer, most_blocks
 from refllm.models.accounting import windows
 from refllm.models.model import Model
 
+BLOCK = 256  # positions
 
-def new_cache(model: Model, batch: int, length: int, *, quantised: bool = False, size: int = 256, slack: int = 0) -> KVCache:
+
+def new_cache(
+    model: Model, batch: int, length: int, *, quantised: bool = False, size: int | None = None, slack: int = 0
+) -> KVCache:
     """An empty cache for `batch` sequences of at most `length` positions, in the model's backend and dtype.
 
-    quantised: keep keys and values in eight bits    size: of a block, at most: blocks are of equal size, and cover the length
+    quantised: keep keys and values in eight bits
+    size: positions of a block, at most: blocks are of equal size, and cover the length. None: what suits backend and windows
     slack: positions that can be taken back (`rewind`) also in layers with a window; others go back as far as one likes
     It takes 2 · batch · n_kv_heads · d_head numbers for each position and layer; a layer with a window keeps that and the slack,
     in whole blocks.
@@ -22,6 +28,7 @@ def new_cache(model: Model, batch: int, length: int, *, quantised: bool = False,
         raise ValueError(
             f"a cache of {length} positions is longer than the model's context, max_positions={config.max_positions}."
         )
+    size = fitting_size(model, length) if size is None else size
     if size < 1 or slack < 0:
         raise ValueError(f"size={size} and slack={slack} are positions: of a block at least 1, kept behind a window at least 0.")
     xp, dtype, n_blocks = model.backend.xp, model.params["embedding"].dtype, -(-length // size)
@@ -37,3 +44,12 @@ def new_cache(model: Model, batch: int, length: int, *, quantised: bool = False,
 
     layers = tuple(layer(window) for window in windows(config))
     return KVCache(layers, 0, size, room=length, rows=batch, slack=slack, quantised=quantised)
+
+
+def fitting_size(model: Model, length: int) -> int:
+    """Positions of a block: BLOCK where blocks can be shared or given up for nothing, else all in one.
+
+    Without a kernel that reads blocks as they lie, attention joins them at each step: a copy that one block spares.
+    """
+    windowed = any(window is not None for window in windows(model.config))
+    return BLOCK if windowed or "cached_attention" in kernels_of(model.backend) else length

@@ -79,6 +79,14 @@ def test_blocks_are_of_equal_size_and_cover_the_length(make_model, size, length,
     assert length <= cache.size * len(cache.layers[0].spare) < length + size or cache.layers[0].window
 
 
+def test_a_step_that_would_join_blocks_gets_only_one():
+    backend, long = load("numpy"), llama.Config(23, 8, 2, 4, 2, 4, 12, ROOM)
+    for config, table, expected in ((long, {}, ROOM), (long, backend.kernels, 200), (LOCAL, {}, 200)):
+        with kernels(backend, table):
+            cache = new_cache(Model.initialise("llama", config, 0, "numpy"), 1, ROOM)
+        assert cache.size == expected
+
+
 @pytest.mark.parametrize("how", [{"size": 0}, {"slack": -1}])
 def test_blocks_of_nothing_and_less_slack_than_none_are_refused(make_model, how):
     with pytest.raises(ValueError, match=r"size=\d+ and slack=-?\d+ are positions: of a block at least 1, kept behind a window"):
