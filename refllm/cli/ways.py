@@ -30,7 +30,7 @@ def events_of(model: Model, answers: Sequence[Answer], given: Mapping[str, Any])
     if is_given(given, "contrastive_k"):
         return by_contrast(model, answers, contrast_of(with_defaults(SEARCH, given)))
     requests = [answer.request for answer in answers]
-    rows = with_defaults(OUTPUT, given)["rows"]
+    rows = min(len(answers), with_defaults(OUTPUT, given)["rows"])  # a text alone needs no cache but its own
     room = max(len(answer.request.prompt) + answer.n_tokens for answer in answers)
     shared = PrefixCache(model, SHARED) if any(answer.sample for answer in answers) else None
     return serve(model, requests, rows, room=room, prefixes=shared, quantised=bool(given.get("int8_cache")))

@@ -226,9 +226,11 @@ def test_keys_and_values_in_eight_bits_are_served(run, monkeypatch):
     from refllm.cli import ways
 
     seen, plain = [], ways.serve
-    monkeypatch.setattr(ways, "serve", lambda *given, **named: seen.append(named["quantised"]) or plain(*given, **named))
-    assert run("the cat", "--int8-cache", *GREEDY).status == run("the cat", *GREEDY).status == 0
-    assert seen == [True, False]
+    monkeypatch.setattr(
+        ways, "serve", lambda *given, **named: seen.append((given[2], named["quantised"])) or plain(*given, **named)
+    )
+    assert run("the cat", "--int8-cache", *GREEDY).status == run("the cat", "a dog", *GREEDY).status == 0
+    assert seen == [(1, True), (2, False)], "with no more rows than texts"
 
 
 def test_beams_find_the_texts_that_the_search_finds(run, model):
