@@ -26,9 +26,12 @@ SIZES = {
 def random_model(name: str, backend: str | Backend | None = None, dtype: str | None = None, seed: int = 0) -> Model:
     """A model of an architecture by name, the same for one seed on every backend: gains near 1, matrices that keep lengths.
 
-    Raises ValueError for a name that is not in the table of architectures.
+    Raises ValueError for a name that is not in the table of architectures, and for a dtype that the backend does not compute in.
     """
     module, xp = architecture(name), load(backend).xp
+    known = sorted(d for d in xp.dtypes() if "float" in d)
+    if dtype is not None and dtype not in known:
+        raise ValueError(f"dtype={dtype!r} is none that {xp.__name__} computes in; choose one of {', '.join(known)}.")
     config = module.Config(**{field.name: SIZES[field.name] for field in fields(module.Config) if field.name in SIZES})
     params = {}
     for i, (parameter, shape) in enumerate(module.parameter_shapes(config).items()):

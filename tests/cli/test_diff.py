@@ -174,6 +174,7 @@ def test_texts_of_a_checkpoint_are_told_in_words(refllm, finished_run):
         (["random:llama", "--backend", "numpy:of"], "'numpy:of' is not a side"),
         (["random:llama", "--against", "tpu"], "is not a backend"),
         (["random:llama", "--dtype", "float64"], "no error bounds for float64"),
+        (["random:llama", "--dtype", "int32"], "dtype='int32' is none that numpy computes in"),
         (["random:llama", "some words"], "no tokenizer to read 'some words'"),
         (["random:llama", ""], "the prompt is empty"),
         (["random:llama", "600"], "holds the id 600"),
