@@ -110,11 +110,17 @@ def test_facts_that_were_never_learned_are_missing_however_few_times_each_is_ask
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.8])
-def test_the_explained_share_is_that_of_the_variance_that_was_planted(share):
+@pytest.mark.parametrize("groups", [400, 8000])
+def test_the_explained_share_is_that_of_the_variance_that_was_planted(share, groups):
     rng = np.random.default_rng(4)
-    which = rng.integers(0, 400, 8000)
-    x = np.sqrt(share) * rng.standard_normal(400)[which] + np.sqrt(1 - share) * rng.standard_normal(8000)
-    assert explained(x, which) == pytest.approx(share, abs=0.06)
+    which = np.concatenate([np.arange(groups), rng.integers(0, groups // 10, 3 * groups)])
+    x = np.sqrt(share) * rng.standard_normal(groups)[which] + np.sqrt(1 - share) * rng.standard_normal(4 * groups)
+    assert explained(x, which) == pytest.approx(share, abs=0.02 if groups == 8000 else 0.06)
+
+
+def test_the_explained_share_by_hand():
+    """Two groups of two: means 1 and 4, mean squares 9 between and 2 within, so (9 − 2) / (9 + 2)."""
+    assert explained(np.array([0.0, 2.0, 3.0, 5.0]), np.array([0, 0, 1, 1])) == pytest.approx((9 - 2) / (9 + 2))
 
 
 def test_without_features_a_missing_skill_looks_like_hard_steps():

@@ -69,7 +69,21 @@ def test_flops_and_parameters_are_those_that_accounting_counts(conducted):
     assert row["non_embedding"] == row["parameters"] - vocab * 4
     flops = accounting.forward_flops(llama, config, 8)  # a causal query sees half of the context on average
     assert row["flops"] == 3 * flops.total * row["tokens"]
-    assert row["flops_attention"] + row["flops_head"] < row["flops"]
+    assert row["flops_attention"] == 3 * flops.attention * row["tokens"]
+    assert row["flops_head"] == 3 * flops.head * row["tokens"]
+
+
+def test_losses_are_those_of_the_running_mean_and_of_the_last_weights(conducted):
+    (*_, row), settings = conducted[0]["tables"]["runs"], conducted[2]
+    text = sweep.corpus.load(settings.text)
+    config = sweep.config_of(row["width"], text.vocab_size, settings.context)
+    task = sweep.Task(row["width"], row["seed"], row["learning_rate"], settings.steps, settings)
+    sizes = {"batch": settings.batch, "context": settings.context}
+    training = sweep.training_of(task)
+    (model,) = sweep.learn("llama", config, training, lambda k: sweep.corpus.batch(text.train, 0, k, **sizes), [settings.steps])
+    windows = sweep.corpus.evaluation(text.held_out, count=settings.windows, context=settings.context)
+    assert row["loss"] == pytest.approx(sweep.loss_of(model.averaged, config, windows), rel=1e-6)
+    assert row["last_weights_loss"] == pytest.approx(sweep.loss_of(model.raw, config, windows), rel=1e-6)
 
 
 def test_an_interrupted_sweep_goes_on_where_it_stopped(conducted, tmp_path, text):
