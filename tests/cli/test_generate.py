@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from refllm import checkpoints
+from refllm.cli import model_file
+from refllm.cli.asked import answers_to
 from refllm.cli.generate_options import EXCLUDED, NEEDED, PANELS, check_together
 from refllm.cli.option_table import flag
+from refllm.cli.prompts import Prompt
 from refllm.decoding import Sampler, generate
 from refllm.decoding.text import continue_text, encode_prompt
 from refllm.models import llama
@@ -213,6 +216,14 @@ def test_a_text_ends_where_the_model_ends_the_document(refllm, finished_run):
     assert (found["finish"], found["text"], found["tokens"]) == ("end", "", [end])
 
 
+def test_a_text_of_llama2_c_ends_where_the_next_begins_too(data):
+    story = model_file.open_model(str(data / "stories260K.bin"), "numpy", None, str(data / "tok512.bin"))
+    ends = [
+        set(answers_to([Prompt("Once")], story, given)[0].request.stop_tokens) for given in ({}, {"draws": "llama2.c", "seed": 1})
+    ]
+    assert ends == [{story.tokenizer.eos}, {story.tokenizer.eos, story.tokenizer.bos}]
+
+
 def test_an_object_stands_on_one_line_for_every_reader(run):
     result = run("a\u2028b\u2029c\x85d", "--json", *SHORT)
     assert len(result.out.splitlines()) == 1
@@ -299,6 +310,13 @@ def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers_or_cut(run
         "half of the context, where no number is asked for"
     )
     run("the cat", "--overflow", "wrap").refused("'wrap'")
+
+
+def test_of_a_long_prompt_the_token_that_begins_a_document_stays(data):
+    story = model_file.open_model(str(data / "stories260K.bin"), "numpy", None, str(data / "tok512.bin"))
+    (answer,) = answers_to([Prompt("a long story " * 500)], story, {"overflow": "keep-end", "max_tokens": 9})
+    ids = encode_prompt(story, "a long story " * 500)
+    assert list(answer.request.prompt) == [story.tokenizer.bos, *ids[len(ids) - (512 - 9) + 1 :]]
 
 
 def test_a_text_without_a_length_fills_the_context(run, model):
