@@ -34,7 +34,8 @@ def show(sides: tuple[Side, Side], found: Difference) -> None:
 def texts_told(sides: tuple[Side, Side], found: Difference) -> str:
     """Whether both wrote the same, and where not."""
     if found.parted is None:
-        return f"The texts are equal: {len(found.texts[0])} tokens."
+        n = len(found.texts[0])
+        return f"The texts are equal: {n} token{'s' if n > 1 else ''}."
     chose = [f"{side.name} {token_told(side, text, found.parted)}" for side, text in zip(sides, found.texts, strict=True)]
     at = len(found.prompt) + found.parted
     return f"The texts part at token {found.parted + 1}, position {at}: {chose[0]}, {chose[1]}."
