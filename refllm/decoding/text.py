@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from refllm.decoding.generate import check_continues
+from refllm.decoding.prefix_cache import PrefixCache
 from refllm.decoding.request import Constraint, Event, Request, Row
 from refllm.decoding.sampler import Sampler
 from refllm.decoding.serve import serve
@@ -49,13 +50,14 @@ def continue_text(
     logprobs: int | None = None,
     constraint: Constraint | None = None,
     overflow: str = "error",
+    prefixes: PrefixCache | None = None,
 ) -> Iterator[Piece]:
     """Continue a prompt by up to n_tokens (None: as many as the context holds), or until the text ends.
 
     stop_tokens: ids that end the text, unwritten; None: the one that ends a document, if there is one
     stop_strings: strings that end it, unwritten too but where keep_stop
     logprobs: tell each token's log-probability, and those of so many of the likeliest    constraint: what it is held to
-    overflow: what happens to a prompt that is too long, see `fit`
+    overflow: what happens to a prompt that is too long, see `fit`    prefixes: what spares the reading of known beginnings
     The pieces joined are the text; no piece holds half a character, nor what may begin a stop string.
     Raises ValueError, at once, for what `generate` and `encode_prompt` refuse; and while it runs, if the logits stop being
     numbers, or the constraint cannot be met.
@@ -78,7 +80,7 @@ def continue_text(
         opening=int(tokenizer.bos is not None),
     )
     row = Row(model, 0, request, model.config.max_positions, overflow)
-    return _pieces(serve(model, [request], 1, room=len(row.ids) + row.n_tokens, overflow=overflow))
+    return _pieces(serve(model, [request], 1, room=len(row.ids) + row.n_tokens, overflow=overflow, prefixes=prefixes))
 
 
 def _pieces(events: Iterator[Event]) -> Iterator[Piece]:

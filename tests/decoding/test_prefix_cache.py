@@ -1,14 +1,18 @@
 """Texts that were read before: they spare reading, change no logit, and stay as they are whoever goes on from them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.conformance.specification import definitions
-from refllm.decoding import new_cache, prefill
+from refllm.decoding import Sampler, continue_text, new_cache, prefill
 from refllm.decoding.prefix_cache import PrefixCache, common_prefix
 from refllm.layers.kv_cache import fork, n_bytes
+from refllm.models.model import Model
+from refllm.tokenizer import train_bpe
 
 from .test_generate import bound, full_logits, widest
 
@@ -68,6 +72,20 @@ def test_what_goes_on_from_a_text_never_changes_it(backend, make_model):
         assert known == 5
         prefill(model, model.tokens([following]), cache)
         assert all(np.array_equal(a, b) for a, b in zip(before, blocks(), strict=True))
+
+
+def test_a_prompt_that_is_known_is_continued_as_before(make_model):
+    tokenizer = train_bpe("what is this " * 9, 260)
+    config = replace(make_model("numpy").config, vocab_size=260, max_positions=64)
+    model = Model.initialise(make_model("numpy").architecture.__name__.rpartition(".")[2], config, 0, "numpy", tokenizer)
+    prefixes, prompt = PrefixCache(model, 10**9), "what is this what"
+    texts = [
+        [piece.token for piece in continue_text(model, prompt, 6, Sampler(), seed=3, prefixes=known)]
+        for known in (None, prefixes, prefixes)
+    ]
+    assert texts[0] == texts[1] == texts[2]
+    ids = tokenizer.encode(prompt)
+    assert prefixes.lookup([*ids, 1])[1] == len(ids)
 
 
 def test_texts_that_were_continued_share_their_blocks(make_model):
