@@ -118,14 +118,14 @@ def test_the_slack_of_float32_is_that_of_its_sums():
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_cut_leaves_most_of_the_margin(cut):
     """A bound of zero would keep the law and be of no use."""
-    found = [Decision(seed, Sampler(1.0, **cut)) for seed in range(40)]
+    found = [Decision(seed, Sampler(1.0, **cut)) for seed in range(20)]
     positive = [decision for decision in found if decision.margin() > 0]
     assert len(positive) == len(found)
     changed = 0
     for decision in positive:
         d = min(decision.margin(), 1e3) * 6
         changed += any(decision.token(x * d) != decision.token() for x in decision.directions(np.random.default_rng(0)))
-    assert changed >= 24 or cut in ({"top_k": 1}, {"min_p": 1.0})
+    assert changed >= 12 or cut in ({"top_k": 1}, {"min_p": 1.0})
 
 
 def test_a_tie_has_no_margin_and_a_token_without_rival_has_no_end_of_it():
