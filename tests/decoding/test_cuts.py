@@ -108,6 +108,13 @@ def test_thresholds_keep_what_reaches_them_and_the_likeliest(backend, logits, p)
         assert np.all(kept[largest])
 
 
+def test_what_reaches_p_exactly_reaches_it(backend):
+    flat = np.zeros(4, np.float32)
+    for cut in (top_p, typical):
+        for p, n in ((0.5, 2), (0.51, 3), (0.75, 3), (0.25, 1)):
+            assert np.isfinite(one_row(backend, cut, flat, p)).tolist() == [i < n for i in range(4)]
+
+
 def test_min_p_of_zero_keeps_all_even_what_underflows(backend):
     logits = np.array([0, -1000, -5], dtype=np.float32)
     np.testing.assert_array_equal(one_row(backend, min_p, logits, 0.0), logits)

@@ -75,6 +75,16 @@ def test_after_a_top_p_the_likeliest_tokens_come_first(backend):
     assert xp.to_numpy(draw(flat, u[:1], 1.0, 0.001)).tolist() == [0]
 
 
+def test_a_uniform_that_rounds_to_one_draws_the_last_that_may_come(backend):
+    xp = backend.xp
+    logits = xp.from_numpy(
+        np.log(np.array([[0.1, 0.5, 0.1, 0.3, 1e-30]])).astype(np.float32) - np.array([[0, 0, 0, 0, np.inf]], np.float32)
+    )
+    one = xp.from_numpy(np.array([1.0], np.float32))
+    assert xp.to_numpy(draw(logits, one, 1.0, 0.7)).tolist() == [3]
+    assert xp.to_numpy(draw(logits, one, 1.0, None)).tolist() == [3]
+
+
 def test_forbidden_tokens_are_never_drawn(backend):
     xp, sampler = backend.xp, Sampler(0.9, top_p=0.9, draws="llama2.c")
     logits = xp.from_numpy(np.random.default_rng(0).normal(0, 1, (64, 9)).astype(np.float32))

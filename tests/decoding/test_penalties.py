@@ -103,6 +103,13 @@ def test_where_every_token_would_repeat_none_is_forbidden(backend):
     assert written(backend, Sampler(0, no_repeat_ngram=1), [0], 2, only_one) == [1, 1]
 
 
+def test_a_run_that_holds_no_token_is_no_ngram(backend):
+    xp = backend.xp
+    history = xp.from_numpy(np.array([[-1, 5, 2, -1, 5], [1, 5, 2, 1, 5]], np.int32))
+    left = xp.to_numpy(penalties.no_repeat_ngram(xp.from_numpy(np.zeros((2, V), np.float32)), history, 3))
+    np.testing.assert_array_equal(np.isfinite(left), [[True] * 6, [True, True, False, True, True, True]])
+
+
 def test_a_bias_outside_the_vocabulary_is_refused(backend):
     logits = backend.xp.from_numpy(np.zeros((1, V), np.float32))
     with pytest.raises(ValueError, match="logit_bias names token 6, but the vocabulary has the ids 0 to 5"):

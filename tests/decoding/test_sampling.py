@@ -289,6 +289,21 @@ def test_a_sampler_that_reads_the_text_asks_for_its_memory(backend):
                 ask(rows, on(backend, [0.5]), sampler)
 
 
+def test_the_cuts_apply_in_the_stated_order(backend):
+    """Each pair keeps more, or fewer, where its two cuts change places."""
+    logits = on(backend, np.log([[0.4, 0.3, 0.2, 0.1]]))
+    pairs = [
+        (Sampler(top_k=2, top_p=0.55), 1),  # of the two kept, the first has 4/7; top-p first would keep two
+        (Sampler(top_p=0.65, epsilon=0.41), 2),  # 4/7 and 3/7; epsilon first would keep one
+        (Sampler(0.5, top_p=0.5), 1),  # 0.53 when tempered; top-p first would keep two
+    ]
+    for sampler, n in pairs:
+        assert int(np.sum(backend.xp.to_numpy(distribution(logits, sampler)) > 0)) == n
+    sampler = Sampler(top_k=2, repetition_penalty=0.01)
+    memory = remember(sampler, np.array([[3]], np.int32), None, backend.xp, 4)  # 0.1 becomes the likeliest before the cut
+    assert (backend.xp.to_numpy(distribution(logits, sampler, memory)) > 0).tolist() == [[True, False, False, True]]
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_no_sampler_makes_mlx_compute_before_it_is_asked(name):
     """What MLX traces cannot be computed yet: reading a number, or waiting for one, raises there."""
