@@ -124,7 +124,7 @@ def judged(found: tasks.Outcomes) -> dict[str, Any]:
 def curve_rows(found: tasks.Outcomes) -> list[dict[str, Any]]:
     """The yield at every length."""
     curve = yields.curve(found.right, permutations=200)
-    columns = {"measured": curve.measured, "power": curve.power, "product": curve.product, "spread": curve.spread}
+    columns = {"measured": curve.measured, "p^n": curve.power, "product": curve.product, "items differ": curve.spread}
     columns |= {"low": curve.low, "high": curve.high}
     return [{"length": n + 1} | {name: float(column[n]) for name, column in columns.items()} for n in range(len(curve.measured))]
 
@@ -159,21 +159,7 @@ def figures(result: Result) -> dict[str, Any]:
         plots.logarithmic(share, y=False)
         plots.legend(share)
         found[task] = figure
-        found[f"{task}_yield"] = _yields([row for row in result["tables"]["yields"] if row["task"] == task])
+        curves = [row for row in result["tables"]["yields"] if row["task"] == task]
+        by_size = {n: [row for row in curves if row["parameters"] == n] for n in sorted({row["parameters"] for row in curves})}
+        found[f"{task}_yield"] = plots.yield_curves([(f"N = {n:,}", mine) for n, mine in by_size.items()])
     return found
-
-
-def _yields(rows: list[dict[str, Any]]) -> Any:
-    from refllm.lab import plots
-
-    figure, axes = plots.new_figure("length (answers)", "share of items right so far")
-    for i, width in enumerate(sorted({row["width"] for row in rows})):
-        mine = [row for row in rows if row["width"] == width]
-        n, color = [row["length"] for row in mine], plots.COLORS[i % len(plots.COLORS)]
-        axes.fill_between(n, [row["low"] for row in mine], [row["high"] for row in mine], color=color, alpha=0.15, linewidth=0)
-        axes.plot(
-            n, [row["measured"] for row in mine], marker="o", markersize=3.5, color=color, label=f"N = {mine[0]['parameters']:,}"
-        )
-        axes.plot(n, [row["power"] for row in mine], linestyle=":", color=color)
-    plots.legend(axes)
-    return figure

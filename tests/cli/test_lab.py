@@ -82,3 +82,35 @@ def test_a_sweep_is_conducted_shown_and_fitted(refllm, text, tmp_path):
 )
 def test_wrong_input_is_refused_in_a_sentence(refllm, runs, arguments, says):
     refllm("lab", *(runs if a == "RUNS" else a for a in arguments)).refused(says)
+
+
+@pytest.fixture
+def outcomes(tmp_path):
+    """Two missing skills among two hundred, on items of twenty steps."""
+    rng = np.random.default_rng(0)
+    features = rng.integers(0, 40, (300, 20))
+    probability = np.where(np.isin(features, [3, 7]), 0.0, 1.0)
+    np.savez(tmp_path / "outcomes.npz", right=probability > 0.5, probability=probability, features=features)
+    return tmp_path / "outcomes.npz"
+
+
+def test_yields_causes_and_attempts_are_told(refllm, outcomes, tmp_path):
+    done = refllm("lab", "yield", outcomes, "--permutations", "20", "--out", tmp_path / "yield")
+    assert done.status == 0
+    assert "independently" in done.out
+    assert (tmp_path / "yield" / "yield-curve.png").is_file()
+    done = refllm("lab", "abc", outcomes, "--permutations", "20")
+    assert "The cause: C." in done.out
+    assert "missing: 3 7" in done.out
+    assert json.loads(refllm("lab", "abc", outcomes, "--permutations", "20", "--json").out)["missing"] == 1
+    rows = json.loads(refllm("lab", "passk", outcomes, "--json").out)["rows"]
+    assert len({round(row["pass@k"], 9) for row in rows}) == 1  # another attempt cures nothing
+    assert refllm("lab", "passk", outcomes, "--k", "2").out.strip()
+
+
+def test_outcomes_that_do_not_suffice_are_refused(refllm, tmp_path):
+    path = tmp_path / "one.jsonl"
+    path.write_text('{"right": [1, 0]}\n{"right": [1, 1]}\n')
+    refllm("lab", "abc", path).refused("one attempt and no probabilities")
+    refllm("lab", "passk", path).refused("one attempt and no probabilities")
+    refllm("lab", "yield", tmp_path / "none").refused("is not a file; outcomes are a JSONL or a .npz")
