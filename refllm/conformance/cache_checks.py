@@ -163,10 +163,10 @@ def _whole(module, story: Story, xp) -> dict[str, Any]:
     return {f"chunk {i}": xp.stack([logits[row] for row in rows]) for i, rows in enumerate(story.histories)}
 
 
-def _cached(module, story: Story, *, quantised: bool = False) -> dict[str, Any]:
+def _cached(module, story: Story) -> dict[str, Any]:
     """The same from a cache that goes through the story."""
     model = Model(module, story.config, story.params)
-    cache = new_cache(model, story.rows, ROOM, size=story.size, slack=story.slack, quantised=quantised)
+    cache = new_cache(model, story.rows, ROOM, size=story.size, slack=story.slack)
     results: dict[str, Any] = {}
     for step in story.steps:
         if isinstance(step, Read):
@@ -174,11 +174,11 @@ def _cached(module, story: Story, *, quantised: bool = False) -> dict[str, Any]:
             cache = output.cache
             results[f"chunk {len(results)}"] = output.logits[:, -1, :]
         else:
-            cache = _changed(model, cache, step, quantised)
+            cache = _changed(model, cache, step)
     return results
 
 
-def _changed(model: Model, cache: KVCache, step, quantised: bool) -> KVCache:
+def _changed(model: Model, cache: KVCache, step) -> KVCache:
     """The cache after one step of a story that reads nothing."""
     module, params, config = model.architecture, model.params, model.config
     if isinstance(step, Take):
@@ -190,7 +190,7 @@ def _changed(model: Model, cache: KVCache, step, quantised: bool) -> KVCache:
     if isinstance(step, Vacate):
         return vacate(cache, step.row)
     if isinstance(step, Join):
-        single = new_cache(model, 1, ROOM, size=step.size, quantised=quantised)
+        single = new_cache(model, 1, ROOM, size=step.size)
         return join(cache, step.row, module.forward(params, step.tokens, config, single).cache)
     ours, other = fork(cache) if step.first else fork(cache)[::-1]
     module.forward(params, step.noise, config, rewind(other, other.length - step.back))

@@ -113,14 +113,14 @@ def training_flops_by_rule(n_parameters: int, n_tokens: int) -> int:
 
 
 def cache_bytes(architecture: ModuleType, config: Any, positions: int, dtype: str) -> int:
-    """Bytes of the keys and values of so many positions of one sequence, as `new_cache` allocates them; 0 for an encoder."""
+    """Bytes of the keys and values of so many positions of one sequence, all of them kept; 0 for an encoder."""
     if not getattr(architecture, "AUTOREGRESSIVE", True):
         return 0
     return 2 * config.n_layers * config.n_kv_heads * config.d_head * positions * itemsize(dtype)
 
 
 def seen_cache_bytes(architecture: ModuleType, config: Any, positions: int, dtype: str) -> int:
-    """Of these the bytes that are still read: layers with a window never look back beyond it."""
+    """Of these the bytes that are still read: layers with a window never look back beyond it. A cache keeps these, in blocks."""
     layers = [positions if window is None else min(positions, window) for window in windows(config)]
     return cache_bytes(architecture, config, 1, dtype) * sum(layers) // config.n_layers
 
