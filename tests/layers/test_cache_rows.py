@@ -106,3 +106,44 @@ def test_rows_that_cannot_join_are_refused():
         join(cache, 0, cache_of(xp, [[1]], 2, window=1))
     with pytest.raises(ValueError, match="the cache has 2 rows; one row is expanded, and several are taken with take_rows"):
         expand(cache, 3)
+
+
+def test_two_forks_that_go_on_in_turn_share_no_spare_block():
+    xp = load("numpy").xp
+    spare = tuple((xp.zeros((1, 1, 2, 1), dtype=xp.float32), xp.zeros((1, 1, 2, 1), dtype=xp.float32)) for _ in range(4))
+    cache, _ = read(KVCache((Layer(spare=spare),), 0, 2, room=8, rows=1), xp, [[0, 1]])
+    one, other = fork(cache)
+    for t in range(2, 6):
+        one, seen = read(one, xp, [[t]])
+        other, seen_by_other = read(other, xp, [[10 * t]])
+        assert seen[0].tolist() == list(range(t + 1))
+        assert seen_by_other[0].tolist() == [0, 1, *range(20, 10 * t + 1, 10)]
+
+
+def test_a_fork_copies_the_block_that_it_writes_to_once():
+    xp = load("numpy").xp
+    cache, _ = fork(cache_of(xp, [[0, 1, 2]], 8))
+    shared = cache.layers[0].keys[0].ctypes.data
+    cache, _ = read(cache, xp, [[3]])
+    own = cache.layers[0].keys[0].ctypes.data
+    cache, _ = read(cache, xp, [[4]])
+    assert shared != own == cache.layers[0].keys[0].ctypes.data
+
+
+@given(SIZES, st.integers(1, 9), st.sampled_from([1, 2, 5]))
+def test_expanded_rows_outlive_the_blocks_that_they_shared(size, T, window):
+    xp, past = load("numpy").xp, [list(range(T))] * 3
+    cache = expand(cache_of(xp, past[:1], size, window), 3)
+    for t in range(12):
+        new = [[100 * b + t] for b in range(3)]
+        cache, seen = read(cache, xp, new, window)
+        past = [[*row, *x] for row, x in zip(past, new, strict=True)]
+        assert seen.tolist() == [row[-window:] for row in past]
+
+
+def test_rows_taken_begin_where_they_began():
+    xp = load("numpy").xp
+    cache = join(cache_of(xp, [[1], [2]], 2), 0, cache_of(xp, [[5, 6, 7, 8]], 2))
+    assert cache.begin == -3
+    for rows, begin in (([0, 1], -3), ([1, 1], 0), (xp.asarray([0, 1], dtype=xp.int32), -3)):
+        assert take_rows(cache, rows).begin == begin

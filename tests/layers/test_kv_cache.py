@@ -109,3 +109,16 @@ def test_eight_bits_do_not_depend_on_the_chunks(pieces, size):
     for found, expected in zip(stored(pieces), stored([sum(pieces)]), strict=True):
         assert found.dtype in (xp.int8, xp.float32)
         np.testing.assert_array_equal(found, expected)
+
+
+def test_a_window_of_one_position_goes_back_anywhere():
+    """Its next query sees nothing of what was."""
+    xp = load("numpy").xp
+    cache = KVCache((Layer(window=1),), 0, 2, room=16, rows=1)
+    for T, back in ((9, 3), (2, 5)):
+        k = xp.zeros((1, 1, T, 1), dtype=xp.float32)
+        cache = advance(extend(cache, 0, k, k, Mask(cache.length, True, 1))[0], T)
+        cache = rewind(cache, back)
+    k = xp.ones((1, 1, 1, 1), dtype=xp.float32)
+    _, keys, _, _ = extend(cache, 0, k, k, Mask(5, True, 1))
+    assert joined(keys, 1, xp.float32).tolist() == [[[[1.0]]]]
