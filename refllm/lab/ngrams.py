@@ -1,0 +1,97 @@
+"""Many texts side by side under one n-gram model (`refllm.models.ngram`): where each stands, what may follow it, texts drawn.
+
+A text stands at the m-grams that it ends in, m = 0 … order − 1, each known by its number in the model. From these follow the
+probabilities of all that may come next, at once for every text, and the place where any of it leads.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from refllm.array_api import generator
+from refllm.models.ngram import Counts, Level, NGram, smooth
+
+
+class Sample(NamedTuple):
+    """Texts drawn from a model."""
+
+    tokens: np.ndarray  # (B, T) uint8
+    surprise: float  # nats per token under the model itself: an estimate of its entropy
+
+
+def shortened(counts: Counts, order: int) -> NGram:
+    """The model of a lower order, from counts that were made for a higher one; of a stream without sentences."""
+    return smooth(
+        Counts(
+            counts.vocab_size,
+            counts.begin,
+            counts.keys[:order],
+            counts.occurrences[:order],
+            (*counts.counts[: order - 1], counts.occurrences[order - 1]),
+        )
+    )
+
+
+def entries(model: NGram) -> int:
+    """How many n-grams its table holds, of all orders."""
+    return sum(level.keys.size - 1 for level in model.levels)
+
+
+def start(model: NGram, rows: int) -> np.ndarray:
+    """Where texts stand that have not begun: (rows, order) int64, the number of the m-gram that each ends in; −1 for none."""
+    state = np.full((rows, len(model.levels)), -1, np.int64)
+    state[:, 0] = 0
+    return state
+
+
+def read(model: NGram, state: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Where the texts stand after one more token each: (rows, order), given where they stood and tokens: (rows,)."""
+    columns = [np.zeros(len(state), np.int64)]
+    for n, level in enumerate(model.levels[:-1]):
+        wanted = np.where(state[:, n] < 0, -1, state[:, n] * model.vocab_size + tokens)
+        place = np.searchsorted(level.keys, wanted)
+        columns.append(np.where(level.keys[place] == wanted, place, -1))
+    return np.stack(columns, axis=1)
+
+
+def distributions(model: NGram, state: np.ndarray) -> np.ndarray:
+    """The probability of every token after each text: (rows, V) float64. Equal to `ngram.distribution`, row by row."""
+    p = np.full((len(state), model.vocab_size), 1 / model.vocab_size)
+    for n, level in enumerate(model.levels):
+        row, token, share = _followers(level, state[:, n], model.vocab_size)
+        p = level.backoffs[state[:, n]][:, None] * p
+        p[row, token] += share  # no pair of row and token is there twice
+    return p
+
+
+def predictions(model: NGram, tokens: np.ndarray) -> np.ndarray:
+    """The probabilities after each token of windows (B, T), given those before it in its window: (B, T, V) float64."""
+    state, found = start(model, len(tokens)), []
+    for column in tokens.T:
+        state = read(model, state, column)
+        found.append(distributions(model, state))
+    return np.stack(found, axis=1)
+
+
+def sample(model: NGram, rows: int, length: int, seed: int, step: int = 0) -> Sample:
+    """Draw texts of `length` tokens, each from its beginning. seed and step address the random numbers."""
+    uniforms = generator(seed, "ngram sample", step).random((length, rows))
+    state, tokens, surprise = start(model, rows), [], 0.0
+    for u in uniforms:
+        p = distributions(model, state)
+        below = np.cumsum(p, axis=1)
+        token = np.minimum(np.sum(below <= u[:, None] * below[:, -1:], axis=1), model.vocab_size - 1)
+        surprise -= float(np.sum(np.log(p[np.arange(rows), token])))
+        state = read(model, state, token)
+        tokens.append(token.astype(np.uint8))
+    return Sample(np.stack(tokens, axis=1), surprise / (rows * length))
+
+
+def _followers(level: Level, histories: np.ndarray, vocab_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What was seen after each history: the history's row, the token and its share, one of each for every n-gram."""
+    begins = np.searchsorted(level.keys, histories * vocab_size)
+    sizes = np.searchsorted(level.keys, (histories + 1) * vocab_size) - begins
+    sizes = np.where(histories < 0, 0, sizes)
+    row = np.repeat(np.arange(len(histories)), sizes)
+    place = np.arange(sizes.sum()) + np.repeat(begins - np.cumsum(sizes) + sizes, sizes)
+    return row, level.keys[place] - histories[row] * vocab_size, level.shares[place]
