@@ -8,15 +8,18 @@ FOLDER/NAME/settings.json    what was asked for
 
 import csv
 import dataclasses
+import datetime
 import io
 import json
+import platform
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from refllm.atomic import write_atomically
 
-Result = dict[str, Any]  # {"tables": {name: [row, …]}, "numbers": {name: value}}, all of it fit for JSON
+Result = dict[str, Any]  # {"tables": {name: [row, …]}, "numbers": {name: value}}, fit for JSON; conduct adds "about"
 Report = Callable[[str], None]  # tells the user one line
 
 
@@ -51,12 +54,26 @@ def conduct(
         _clear(place)
     place.mkdir(parents=True, exist_ok=True)
     write_atomically(place / "settings.json", _json(wanted))
-    result = json.loads(_json(experiment.run(settings, place, workers, report)))  # as it will be read again
+    began = time.perf_counter()
+    found = experiment.run(settings, place, workers, report)
+    about = circumstances() | {"workers": workers, "seconds": round(time.perf_counter() - began, 1)}
+    result = json.loads(_json({**found, "about": about}))  # as it will be read again
     write_atomically(place / "results.json", _json(result))
     for name, rows in result.get("tables", {}).items():
         write_atomically(place / f"{name}.csv", csv_text(rows).encode())
     draw(experiment, result, place)
     return result
+
+
+def circumstances() -> dict[str, str]:
+    """When, where and with what something is measured."""
+    from refllm import __version__
+    from refllm.array_api import load
+    from refllm.bench.report import machine
+
+    backend = load()
+    versions = f"refllm {__version__}, {backend.name} {backend.version}, Python {platform.python_version()}"
+    return {"date": datetime.date.today().isoformat(), "machine": machine(), "versions": versions}
 
 
 def draw(experiment: Experiment, result: Result, place: Path) -> list[Path]:

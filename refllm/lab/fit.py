@@ -124,10 +124,16 @@ def share_beyond(n: int, constants: int) -> float:
     v = n - constants
     if v < 1:
         return 0.0
+    return NormalDist().cdf(-student(v) * math.sqrt(n / v))
+
+
+def student(v: int) -> float:
+    """The 97.5 % point of Student's t with v degrees of freedom: exact for 1 and 2, within 1 % beyond; infinite for none."""
+    if v <= 2:
+        return math.inf if v < 1 else math.tan(0.475 * math.pi) if v == 1 else 0.95 * math.sqrt(2 / (4 * 0.975 * 0.025))
     z = NormalDist().inv_cdf(0.975)
     terms = (z, (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
-    t = sum(term / v**i for i, term in enumerate(terms))  # Abramowitz & Stegun 1964, equation 26.7.5
-    return NormalDist().cdf(-t * math.sqrt(n / v))
+    return sum(term / v**i for i, term in enumerate(terms))  # Abramowitz & Stegun 1964, equation 26.7.5
 
 
 def losses(p: np.ndarray, terms: Terms, floor: float | None, *values: Any) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Experiments conducted, kept and found again."""
 
 import csv
+import datetime
 import json
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -77,6 +78,16 @@ def test_a_result_that_is_no_number_is_an_error_not_a_file(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         conduct(experiment, Settings(), tmp_path, report=silent)
     assert not (tmp_path / "counting" / "results.json").exists()
+
+
+def test_a_result_says_where_when_and_how_long_it_was_measured(tmp_path):
+    experiment = counting()
+    about = conduct(experiment, Settings(), tmp_path, workers=3, report=silent)["about"]
+    assert about["workers"] == 3
+    assert 0 <= about["seconds"] < 60
+    assert about["date"] == datetime.date.today().isoformat()
+    assert "refllm" in about["versions"]
+    assert "core" in about["machine"]
 
 
 def test_a_table_has_every_rows_columns():

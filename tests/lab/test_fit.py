@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from refllm.lab.fit import fit, share_beyond
+from refllm.lab.fit import fit, share_beyond, student
 from refllm.lab.laws import BESIROGLU, LossLaw, PowerLaw
 from refllm.lab.runs import Runs
 
@@ -129,3 +129,11 @@ def test_a_law_asked_for_in_the_wrong_variables_is_refused():
         found.band(1e3)
     assert isinstance(found.power_laws()[0], PowerLaw)
     assert isinstance(BESIROGLU, LossLaw)
+
+
+@pytest.mark.oracle
+def test_students_t_is_scipys():
+    from scipy import stats
+
+    for v in (1, 2, 3, 5, 30):
+        assert student(v) == pytest.approx(stats.t.ppf(0.975, v), rel=1e-12 if v < 3 else 0.01)
