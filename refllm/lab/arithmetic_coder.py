@@ -1,0 +1,111 @@
+"""Arithmetic coding (Witten, Neal & Cleary 1987, doi:10.1145/214762.214771): a text takes as many bits as it surprises.
+
+A text is an interval of the numbers from 0 to 1. Each symbol narrows it to the symbol's share of it:
+
+    low ← low + range · before / total          range ← range · frequency / total
+
+so after a whole text range = Π p, and about −log2 Π p binary digits name a number inside. All in integers of 32 bits: leading
+digits on which both ends agree are written and forgotten, and where the ends lie closely around a half, what they will agree on
+is counted until they do (section "underflow" there). So the range never falls to a quarter of all numbers or below.
+"""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+TOP = 1 << 32  # the numbers that an end of the interval may be: 0 … TOP − 1
+HALF, QUARTER = TOP // 2, TOP // 4
+TOTAL = 1 << 24  # the most that frequencies add up to
+
+
+def frequencies(p: np.ndarray) -> np.ndarray:
+    """Whole numbers in proportion to probabilities (..., V), none of them 0: (..., V) int64, adding up to TOTAL at most."""
+    p = np.asarray(p, dtype=np.float64)
+    V = p.shape[-1]
+    return 1 + np.floor(p / p.sum(axis=-1, keepdims=True) * (TOTAL - V)).astype(np.int64)
+
+
+def precision(p: np.ndarray, vocab_size: int) -> float:
+    """The bits by which the code of symbols of these probabilities (n,) may be off −Σ log2 p, but for two at its end.
+
+    A frequency f is at least p·(TOTAL − V) and 1, and 1 + p·(TOTAL − V) at most, of a total from TOTAL − V to TOTAL; and of the
+    more than QUARTER/TOTAL·f numbers that it stands for, rounding takes or adds less than one.
+    """
+    share = p * (TOTAL - vocab_size)
+    rounded = TOTAL / QUARTER / np.maximum(share, 1.0)
+    longer = math.log2(TOTAL / (TOTAL - vocab_size)) - np.log2(1 - rounded)
+    shorter = np.log2(1 + 1 / share) + np.log2(1 + rounded)
+    return float(np.maximum(longer, shorter).sum())
+
+
+class Encoder:
+    """Symbols become binary digits."""
+
+    def __init__(self) -> None:
+        self.bits = bytearray()  # one digit each
+        self._low, self._high = 0, TOP - 1
+        self._pending = 0  # digits that will be the opposite of the next
+
+    def write(self, symbol: int, cumulative: np.ndarray) -> None:
+        """Add a symbol, given the sums of the frequencies up to each: (V,) int64, the last their total."""
+        before = int(cumulative[symbol - 1]) if symbol else 0
+        width, total = self._high - self._low + 1, int(cumulative[-1])
+        self._high = self._low + width * int(cumulative[symbol]) // total - 1
+        self._low = self._low + width * before // total
+        while True:
+            if self._high < HALF:
+                self._put(0)
+            elif self._low >= HALF:
+                self._put(1)
+                self._low, self._high = self._low - HALF, self._high - HALF
+            elif self._low >= QUARTER and self._high < HALF + QUARTER:
+                self._pending += 1
+                self._low, self._high = self._low - QUARTER, self._high - QUARTER
+            else:
+                return
+            self._low, self._high = 2 * self._low, 2 * self._high + 1
+
+    def finish(self) -> bytes:
+        """The code: two digits more, which name the quarter that lies within the interval, and zeros up to a whole byte."""
+        self._pending += 1
+        self._put(0 if self._low < QUARTER else 1)
+        return np.packbits(np.frombuffer(bytes(self.bits), np.uint8)).tobytes()
+
+    def _put(self, bit: int) -> None:
+        self.bits.append(bit)
+        self.bits.extend([1 - bit] * self._pending)
+        self._pending = 0
+
+
+class Decoder:
+    """Binary digits become symbols again, as long as the same frequencies are told."""
+
+    def __init__(self, code: bytes) -> None:
+        self._bits: Iterable[int] = iter(np.unpackbits(np.frombuffer(code, np.uint8)).tolist())
+        self._low, self._high, self._number = 0, TOP - 1, 0
+        for _ in range(32):
+            self._number = 2 * self._number + self._next()
+
+    def read(self, cumulative: np.ndarray) -> int:
+        """The next symbol, given the sums of the frequencies up to each: (V,) int64, the last their total."""
+        width, total = self._high - self._low + 1, int(cumulative[-1])
+        place = ((self._number - self._low + 1) * total - 1) // width
+        symbol = int(np.searchsorted(cumulative, place, side="right"))
+        before = int(cumulative[symbol - 1]) if symbol else 0
+        self._high = self._low + width * int(cumulative[symbol]) // total - 1
+        self._low = self._low + width * before // total
+        while True:
+            if self._high < HALF:
+                away = 0
+            elif self._low >= HALF:
+                away = HALF
+            elif self._low >= QUARTER and self._high < HALF + QUARTER:
+                away = QUARTER
+            else:
+                return symbol
+            self._low, self._high = 2 * (self._low - away), 2 * (self._high - away) + 1
+            self._number = 2 * (self._number - away) + self._next()
+
+    def _next(self) -> int:
+        return next(self._bits, 0)  # what stands behind the code does not matter
