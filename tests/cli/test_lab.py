@@ -114,3 +114,22 @@ def test_outcomes_that_do_not_suffice_are_refused(refllm, tmp_path):
     refllm("lab", "abc", path).refused("one attempt and no probabilities")
     refllm("lab", "passk", path).refused("one attempt and no probabilities")
     refllm("lab", "yield", tmp_path / "none").refused("is not a file; outcomes are a JSONL or a .npz")
+
+
+def test_claims_are_judged_on_what_is_there_and_what_is_missing_is_run(refllm, text, tmp_path, monkeypatch):
+    changes = [argument for change in (*TINY, "widths=4,6,8,12", f"text={text}") for argument in ("--set", change)]
+    assert refllm("lab", "sweep", "--workers", "1", "--out", tmp_path, *changes).status == 0
+    monkeypatch.setenv("COLUMNS", "80")
+    places = ["--html", tmp_path / "page.html", "--csv", tmp_path / "claims.csv"]
+    done = refllm("lab", "claims", "--quick", "--only", "1,4", "--workers", "1", "--out", tmp_path, *places)
+    assert done.status == 0, done
+    assert max(map(len, done.out.splitlines())) <= 80
+    assert "Test loss is a power law" in done.out
+    assert "2 cannot be decided at this scale" in done.out
+    assert "d4-seed0" not in done.err  # nothing was trained again
+    assert (tmp_path / "page.html").read_text().count("<svg") == 2
+    assert (tmp_path / "claims.csv").read_text().count("undecidable at this scale") == 2
+    about = json.loads(refllm("lab", "claims", "--only", "4", "--out", tmp_path, "--json").out)
+    assert [row["number"] for row in about["claims"]] == [4]
+    refllm("lab", "claims", "--only", "one").refused("--only 'one' must be numbers of claims")
+    refllm("lab", "claims", "--only", "99").refused("there is no claim 99")

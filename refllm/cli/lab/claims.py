@@ -1,0 +1,110 @@
+"""What is said about scale, and what the user's own models say: `refllm lab claims`."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from refllm.cli.lab.experiments import AsJson, Out, Quick, Workers
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from refllm.lab.claims import Judged
+
+STYLES = {"holds": "green", "fails": "red", "undecidable at this scale": "yellow"}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(claims)
+
+
+def claims(
+    out: Out = Path("runs/lab"),
+    quick: Quick = False,
+    only: Annotated[str, typer.Option("--only", metavar="1,6,7", help="The claims by number; all if not given.")] = "",
+    workers: Workers = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write one page with all plots and numbers.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write the table as CSV.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge what is said about scale on models of your own: conduct the experiments that are missing, use those that are there.
+
+    A claim holds, fails, or is undecidable at this scale; the rule stands beside each.
+    """
+    from rich.console import Console
+
+    from refllm.atomic import write_atomically
+    from refllm.lab import claims as lab
+    from refllm.lab.experiment import csv_text
+    from refllm.lab.pool import cores
+
+    wanted = lab.chosen(numbers(only))
+    told = Console(stderr=True, highlight=False)
+    names = lab.needed(wanted)
+    results = lab.conducted(names, out, quick, workers or cores(), lambda line: told.print(line, style="dim"))
+    found = lab.judged(wanted, results)
+    rows = [one.row() for one in found]
+    if csv:
+        write_atomically(csv, csv_text(rows).encode())
+    if html:
+        from refllm.lab.page import page, sections
+
+        write_atomically(html, page(found, sections(results, out)).encode())
+    if as_json:
+        print(json.dumps({"claims": rows}))
+        return
+    show(found, Console(highlight=False))
+    places = [f"Everything lies in {out}"] + [
+        f"{what} is {path}" for what, path in (("the page", html), ("the CSV", csv)) if path
+    ]
+    Console(highlight=False).print("; ".join(places) + ".", style="dim")
+
+
+def numbers(said: str) -> list[int]:
+    """1,6,7 as numbers. Raises ValueError for anything else."""
+    try:
+        return [int(part) for part in said.split(",") if part.strip()]
+    except ValueError:
+        raise ValueError(f"--only {said!r} must be numbers of claims, such as 1,6,7.") from None
+
+
+def show(found: "list[Judged]", console: "Console") -> None:
+    """The table, and how many hold."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_lines=True, expand=console.width <= 100)
+    table.add_column("", justify="right")
+    table.add_column("claim", ratio=4)
+    table.add_column("measured", min_width=16, ratio=1)
+    table.add_column("verdict", width=11)
+    for one in found:
+        claim, finding = one.claim, one.finding
+        said = Text(claim.statement, style="bold")
+        said.append(f"\n{claim.formula}", style="not bold dim")
+        if claim.published:
+            said.append(f"\nIn print: {claim.published}", style="not bold dim")
+        said.append(f"\n{finding.why}", style="not bold")
+        measured, verdict = Text(quantity(finding)), Text(finding.verdict, style=STYLES[finding.verdict])
+        table.add_row(str(claim.number), said, measured, verdict)
+    console.print(table)
+    counts = Counter(one.finding.verdict for one in found)
+    told = [f"{counts[verdict]} {words}" for verdict, words in (("holds", "hold"), ("fails", "fail")) if counts[verdict]]
+    told += [f"{n} cannot be decided at this scale" for n in [counts["undecidable at this scale"]] if n]
+    console.print(f"Of {len(found)} {'claim' if len(found) == 1 else 'claims'} {', '.join(told)}.")
+
+
+def quantity(finding: Any) -> str:
+    """The measured value, its interval and unit, a line each."""
+    from refllm.cli.lab.experiments import cell
+
+    if finding.value is None:
+        return ""
+    lines = [cell(finding.value)]
+    if finding.low is not None and finding.high is not None:
+        lines.append(f"{cell(finding.low)} … {cell(finding.high)}")
+    return "\n".join([*lines, finding.unit])
