@@ -1,0 +1,30 @@
+"""Small transformers for characters, as experiments on one text share them."""
+
+from typing import Any
+
+import numpy as np
+
+from refllm.array_api import load
+from refllm.lab import sweep
+from refllm.models import architecture
+from refllm.training.config import TrainingConfig
+
+ARCHITECTURE = sweep.ARCHITECTURE
+RATE, WIDTH, POWER = 4e-3, 24, -0.71  # a learning rate found at one width, and how it falls with the width (as `sweep` finds it)
+
+
+def training(width: int, steps: int, batch: int, context: int, seed: int) -> TrainingConfig:
+    """How a model of a width learns: the sweep's recipe with a learning rate of this width."""
+    rate = min(1e-2, RATE * (width / WIDTH) ** POWER)
+    return sweep.training_of(sweep.Task(width, seed, rate, steps, sweep.Settings(batch=batch, context=context)))
+
+
+def probabilities(params: Any, config: Any, tokens: np.ndarray, rows: int = 64) -> np.ndarray:
+    """What a model expects after each token of windows (B, T): (B, T, V) float64."""
+    xp, model, found = load().xp, architecture(ARCHITECTURE), []
+    for i in range(0, len(tokens), rows):
+        output = model.forward(params, xp.from_numpy(tokens[i : i + rows]), config, checkpointing=True)
+        logits = xp.to_numpy(output.logits).astype(np.float64)
+        p = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        found.append(p / p.sum(axis=-1, keepdims=True))
+    return np.concatenate(found)
