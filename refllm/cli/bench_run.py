@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 PEERS = {"torch": "torch eager", "transformers": "transformers"}  # libraries, and what their sides are called
 
@@ -78,8 +79,9 @@ def measure(
 
 
 def command() -> str:
-    """What was typed, without what only says where the result goes."""
-    return shlex.join(["refllm", *(a for a in sys.argv[1:] if a not in ("--save", "--json"))])
+    """What was typed, without what only says where the result goes, and without the folders of this machine."""
+    typed = (a for a in sys.argv[1:] if a not in ("--save", "--json"))
+    return shlex.join(["refllm", *(Path(a).name if Path(a).is_absolute() else a for a in typed)])
 
 
 def keep(section: str) -> None:

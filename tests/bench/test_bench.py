@@ -298,3 +298,10 @@ def test_ours_against_both_peers_end_to_end(capsys):
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert {row["side"] for row in rows} == {"refllm numpy, kernels on", "torch eager", "transformers"}
     assert all(row["ratio"] > 0 for row in rows if row["side"] != "refllm numpy, kernels on")
+
+
+def test_a_record_names_files_and_no_folder_of_the_machine(monkeypatch):
+    from refllm.cli.bench_run import command
+
+    monkeypatch.setattr("sys.argv", ["refllm", "bench", "tokenizer", "/somewhere/here/gpt2", "--text", "books/a b.txt", "--save"])
+    assert command() == "refllm bench tokenizer gpt2 --text 'books/a b.txt'"
