@@ -11,6 +11,7 @@ import pytest
 from refllm.bench import calls, decoding_sides, floor, memory, report, shapes, training_sides
 from refllm.bench.calls import Call
 from refllm.bench.duel import Result, Side, check_agreement, duel, ratio, spread
+from refllm.cli.bench_run import command
 from refllm.cli.doors import run
 from refllm.models import architecture
 
@@ -301,7 +302,5 @@ def test_ours_against_both_peers_end_to_end(capsys):
 
 
 def test_a_record_names_files_and_no_folder_of_the_machine(monkeypatch):
-    from refllm.cli.bench_run import command
-
     monkeypatch.setattr("sys.argv", ["refllm", "bench", "tokenizer", "/somewhere/here/gpt2", "--text", "books/a b.txt", "--save"])
     assert command() == "refllm bench tokenizer gpt2 --text 'books/a b.txt'"
