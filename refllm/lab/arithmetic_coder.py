@@ -10,7 +10,7 @@ is counted until they do (section "underflow" there). So the range never falls t
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -82,7 +82,7 @@ class Decoder:
     """Binary digits become symbols again, as long as the same frequencies are told."""
 
     def __init__(self, code: bytes) -> None:
-        self._bits: Iterable[int] = iter(np.unpackbits(np.frombuffer(code, np.uint8)).tolist())
+        self._bits: Iterator[int] = iter(np.unpackbits(np.frombuffer(code, np.uint8)).tolist())
         self._low, self._high, self._number = 0, TOP - 1, 0
         for _ in range(32):
             self._number = 2 * self._number + self._next()

@@ -7,6 +7,7 @@ EXPERIMENTS = {
     "sweep": "Train models of many sizes on one text and record their losses.",
     "emergence": "Train eight sizes on facts and sums: smooth losses, sharp scores.",
     "predictability": "Count bits per word of easy and hard texts, and code them.",
+    "masked": "Sum texts' likelihoods of a model that reads on and one that fills gaps.",
 }
 
 

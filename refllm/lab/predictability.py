@@ -36,11 +36,11 @@ class Settings:
     """
 
     width: int = 64
-    steps: int = 1500
+    steps: int = 1200
     batch: int = 12
     length: int = 128
     order: int = 6
-    texts: int = 24
+    texts: int = 96
     text: str = ""
     seed: int = 0
     executor: str = "processes"
@@ -50,7 +50,7 @@ class Settings:
             raise ValueError(f"texts={self.texts} of each kind tell no interval; ask for 2 at least.")
 
 
-QUICK = Settings(width=32, steps=500, texts=12)
+QUICK = Settings(width=32, steps=500, texts=32)
 
 
 def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
