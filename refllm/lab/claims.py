@@ -11,7 +11,7 @@ from refllm.lab.experiment import Report, Result, conduct
 from refllm.lab.experiments import EXPERIMENTS, experiment
 from refllm.lab.verdict import UNDECIDABLE, Claim, Finding
 
-JUDGES = ("scaling_claims",)  # modules with claims that are no experiments
+JUDGES = ("scaling_claims", "reliability_claims")  # modules with claims that are no experiments
 
 
 class Judged(NamedTuple):

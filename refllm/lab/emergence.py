@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refllm.lab import passk, tasks, yields
+from refllm.lab import inference, passk, tasks, yields
 from refllm.lab.battery import battery, persistent_share_exact
 from refllm.lab.experiment import Report, Result
 from refllm.lab.pool import each
@@ -19,6 +19,7 @@ from refllm.lab.task_models import Recipe, outcomes, train
 
 NAME = "emergence"
 ATTEMPTS = (1, 4, 16, 64, 256)
+DRAWN = (1, 4, 16, 64)  # attempts that are drawn, for majorities
 SUMMARY = {"sizes": ("task", "parameters", "nats_per_answer", "accuracy", "exact_match", "product", "causes")}
 
 
@@ -61,20 +62,22 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
     """Train every size on both tasks and judge it."""
     s = settings
     jobs = [(f"{task}-d{d}", Job(task, d, s, str(folder))) for d in reversed(s.widths) for task in ("facts", "addition")]
-    rows, curves = [], []
+    rows, curves, bought = [], [], []
     for name, found in each(learned, jobs, workers, folder / "models", s.executor):
         row = found["row"]
         report(f"{name}: {row['nats_per_answer']:.3f} nats an answer, all right in {100 * row['exact_match']:.1f} % of the items")
         rows.append(row)
         curves += found["curve"]
-    rows.sort(key=lambda row: (row["task"], row["parameters"]))
+        bought += found["inference"]
+    for entries in (rows, curves, bought):
+        entries.sort(key=lambda row: (row["task"], row["parameters"]))
     shapes = {}
     for task in ("addition", "facts"):
         mine = [row for row in rows if row["task"] == task]
         N = [row["parameters"] for row in mine]
         for metric in ("nats_per_answer", "exact_match"):
             shapes[f"{task}: {metric}"] = smooth_or_sharp(N, [row[metric] for row in mine])
-    return {"tables": {"sizes": rows, "yields": curves}, "numbers": {"shapes": shapes}}
+    return {"tables": {"sizes": rows, "yields": curves, "inference": bought}, "numbers": {"shapes": shapes}}
 
 
 def learned(job: Job) -> Result:
@@ -92,8 +95,14 @@ def learned(job: Job) -> Result:
         "parameters": trained.parameters.total,
         "training_flops": trained.training_flops,
     }
-    row = about | {"flops_per_token": trained.flops_per_token} | judged(found)
-    return {"row": row, "curve": [about | entry for entry in curve_rows(found)]}
+    row = about | {"flops_per_token": trained.flops_per_token, "items": s.items} | judged(found)
+    several = inference.samples(task, trained, min(300, s.items), max(DRAWN), s.seed)
+    bought = inference.rows(several, trained, task.length, DRAWN)
+    return {
+        "row": row,
+        "curve": [about | entry for entry in curve_rows(found)],
+        "inference": [about | entry for entry in bought],
+    }
 
 
 def judged(found: tasks.Outcomes) -> dict[str, Any]:
@@ -138,7 +147,7 @@ def smooth_or_sharp(N: Any, y: Any) -> dict[str, Any]:
 
 
 def figures(result: Result) -> dict[str, Any]:
-    """Loss, accuracy and exact match against N for each task; yields against length."""
+    """Loss, accuracy and exact match against N for each task; yields against length; what attempts buy against FLOPs."""
     from refllm.lab import plots
 
     found = {}
@@ -162,4 +171,24 @@ def figures(result: Result) -> dict[str, Any]:
         curves = [row for row in result["tables"]["yields"] if row["task"] == task]
         by_size = {n: [row for row in curves if row["parameters"] == n] for n in sorted({row["parameters"] for row in curves})}
         found[f"{task}_yield"] = plots.yield_curves([(f"N = {n:,}", mine) for n, mine in by_size.items()])
+        found[f"{task}_inference"] = bought([row for row in result["tables"]["inference"] if row["task"] == task])
     return found
+
+
+def bought(rows: list[dict[str, Any]]) -> Any:
+    """What attempts buy against all FLOPs: one right of k, and the majority of k; a line for each size."""
+    from refllm.lab import plots
+
+    label = f"FLOPs of training and {inference.QUESTIONS:,} questions"
+    figure, panels = plots.new_figure(label, "share of questions right", panels=2)
+    sizes = sorted({row["parameters"] for row in rows})
+    for axes, column, title in zip(panels, ("pass", "majority"), ("one of k attempts", "majority of k attempts"), strict=True):
+        for i, size in enumerate(sizes):
+            mine = [row for row in rows if row["parameters"] == size]
+            x, y = [row["total_flops"] for row in mine], [row[column] for row in mine]
+            axes.plot(x, y, marker="o", markersize=3.5, color=plots.COLORS[i % len(plots.COLORS)], label=f"N = {size:,}")
+        axes.set_title(title, fontsize=10, color=plots.INK)
+        axes.set_ylim(-0.03, 1.03)
+        plots.logarithmic(axes, y=False)
+    plots.legend(panels[0])
+    return figure

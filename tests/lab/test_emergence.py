@@ -28,6 +28,8 @@ def test_both_tasks_are_learned_at_every_size_and_outcomes_are_kept(tmp_path):
         "facts_yield.png",
         "addition.png",
         "addition_yield.png",
+        "facts_inference.png",
+        "addition_inference.png",
     }
 
 

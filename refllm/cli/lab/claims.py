@@ -93,7 +93,11 @@ def show(found: "list[Judged]", console: "Console") -> None:
         table.add_row(str(claim.number), said, measured, verdict)
     console.print(table)
     counts = Counter(one.finding.verdict for one in found)
-    told = [f"{counts[verdict]} {words}" for verdict, words in (("holds", "hold"), ("fails", "fail")) if counts[verdict]]
+    told = [
+        f"{n} {words if n > 1 else verdict}"
+        for verdict, words in (("holds", "hold"), ("fails", "fail"))
+        if (n := counts[verdict])
+    ]
     told += [f"{n} cannot be decided at this scale" for n in [counts["undecidable at this scale"]] if n]
     console.print(f"Of {len(found)} {'claim' if len(found) == 1 else 'claims'} {', '.join(told)}.")
 
