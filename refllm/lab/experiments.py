@@ -8,6 +8,10 @@ EXPERIMENTS = {
     "emergence": "Train eight sizes on facts and sums: smooth losses, sharp scores.",
     "predictability": "Count bits per word of easy and hard texts, and code them.",
     "masked": "Sum texts' likelihoods of a model that reads on and one that fills gaps.",
+    "rare": "Ask sizes for facts that came often and seldom: who remembers the rare ones.",
+    "repetition": "Let sizes write on from real text, and count the texts that end in loops.",
+    "chains": "Count, and sum modulo 10, over ever longer rows, in the head.",
+    "agents": "Let a model call a calculator over many steps, alone and with help.",
 }
 
 

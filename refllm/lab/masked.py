@@ -130,8 +130,8 @@ def figures(result: Result) -> dict[str, Any]:
         style = {"linestyle": "--"} if name == "language" else {"marker": "o", "markersize": 5}
         color = plots.COLORS[min(i, 1)]
         axes.plot([row["length"] for row in rows], [row[name] for row in rows], color=color, label=label, **style)
-    axes.axhline(1, color=plots.FAINT, linewidth=1, zorder=0)
-    plots.logarithmic(axes, x=False)
+    axes.axhline(1, color=plots.INK, linewidth=0.8, linestyle=":", label="one", zorder=0)
+    axes.set_ylim(0, None)
     axes.set_xticks([row["length"] for row in rows])
     plots.legend(axes)
     return {"sums": figure}
