@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from refllm.array_api import namespace
+from refllm.array_api import namespace, op
 from refllm.layers.attention import attention_backward
 from refllm.layers.dropout import Dropout
 from refllm.layers.embedding import embedding, embedding_backward
@@ -135,17 +135,19 @@ def forward(
     angles = angles_at(positions, config, params["embedding"].dtype)
     x, embedded = embedding(tokens, params["embedding"])
     x, dropped = drop(x, dropout, "embedding")
-    decoding, blocks = cache is not None, []
-    for i in range(config.n_layers):
-        given = (x, within(params, f"layers.{i}.", block_shapes(config)), config, angles, mask, cache, i, dropout)
-        x, cache, saved = block(*given)
-        if not decoding:
+    blocks = []
+    if cache is not None:
+        x, cache = llama_blocks(x, params, config, angles, mask, cache, dropout)
+    else:
+        for i in range(config.n_layers):
+            given = (x, of_layer(params, config, i), config, angles, mask, None, i, dropout)
+            x, _, saved = block(*given)
             blocks.append(given if checkpointing else saved)
-        del saved  # where nobody keeps it, the next block need not find room beside it
+            del saved  # where nobody keeps it, the next block need not find room beside it
     x, asked = last_positions(x, last)
     x, normed = rms_norm(x, params["norm"], config.norm_eps)
     logits, headed = linear(x, head(params, config))
-    saved = None if decoding else (embedded, dropped, blocks, checkpointing, asked, normed, headed, config)
+    saved = None if cache is not None else (embedded, dropped, blocks, checkpointing, asked, normed, headed, config)
     return Output(logits, advance(cache, tokens.shape[1]), saved, features=x)
 
 
@@ -167,6 +169,24 @@ def backward(dlogits, saved) -> dict[str, Any]:
     else:
         grads["lm_head"] = dhead
     return grads
+
+
+@op
+def llama_blocks(x, params, config, angles, mask, cache, dropout=None):
+    """All layers, in prefill and decoding. It has no backward, since these never go back.
+
+    x: (B, T, D)    params: of the whole model    angles: see `angles_at`    mask: Mask    cache: KVCache
+    Returns (B, T, D), and the cache with every layer's keys and values of x.
+    """
+    for i in range(config.n_layers):
+        x, cache, _ = block(x, of_layer(params, config, i), config, angles, mask, cache, i, dropout)
+        del _  # the next block need not find room beside what a backward pass would need
+    return x, cache
+
+
+def of_layer(params: Mapping[str, Any], config: Config, i: int) -> dict[str, Any]:
+    """The parameters of block i, under their short names."""
+    return within(params, f"layers.{i}.", block_shapes(config))
 
 
 def block(x, p, config: Config, angles, mask, cache, i: int, dropout):

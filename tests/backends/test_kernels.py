@@ -8,6 +8,7 @@ import pkgutil
 import pytest
 
 import refllm.layers
+import refllm.models
 import refllm.tokenizer
 import refllm.training
 from refllm.array_api import BUILT_IN, OPS, is_installed
@@ -20,7 +21,7 @@ def table(request):
     """All the kernels that a backend has, in force here or not."""
     if not is_installed(request.param):
         pytest.skip(f"not installed: {BUILT_IN[request.param].install}")
-    for room in (refllm.layers, refllm.tokenizer, refllm.training):
+    for room in (refllm.layers, refllm.models, refllm.tokenizer, refllm.training):
         for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
             importlib.import_module(module.name)
     return importlib.import_module(f"refllm.backends.kernels.{request.param}_kernels").KERNELS
