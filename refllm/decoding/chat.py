@@ -95,7 +95,8 @@ class Conversation:
         try:
             for _ in range(n_tokens):
                 logits = self._read(ids)
-                numbers = xp.from_numpy(uniforms(self.seed, self._drawn, 1, self.sampler.draws))
+                greedy = self.sampler.temperature == 0
+                numbers = None if greedy else xp.from_numpy(uniforms(self.seed, self._drawn, 1, self.sampler.draws))
                 drawn, memory = sample(logits, numbers, self.sampler, memory)
                 (token,) = xp.to_numpy(drawn).tolist()
                 self._drawn += 1

@@ -83,9 +83,9 @@ def choose(logits, rows: Sequence[Row], groups: Sequence[Group], xp) -> tuple[Ch
 
 
 def _uniforms(rows: Sequence[Row], sampler: Sampler, xp):
-    """The number that decides each row's draw: (B,) float32."""
-    if sampler.temperature == 0:  # nothing is drawn
-        return xp.zeros((len(rows),), dtype=xp.float32)
+    """The number that decides each row's draw: (B,) float32, or None where nothing is drawn."""
+    if sampler.temperature == 0:
+        return None
     drawn = [uniforms(row.request.seed, row.n_chosen, row.request.row + 1, sampler.draws)[-1:] for row in rows]
     return xp.from_numpy(np.concatenate(drawn))
 

@@ -11,7 +11,7 @@ from refllm.array_api import generator
 from refllm.decoding.cache import new_cache
 from refllm.decoding.generate import check_continues, prefill
 from refllm.decoding.sampler import Sampler
-from refllm.decoding.sampling import distribution, draw_from, observe, sample, uniforms
+from refllm.decoding.sampling import distribution, draw_from, observe, sample
 from refllm.layers.kv_cache import rewind
 from refllm.models.model import Model
 from refllm.tokenizer import Tokenizer
@@ -107,8 +107,7 @@ class ModelDrafter:
         """The token (1,) to draft in the place of a step, and the distribution (1, V) that it was drawn from."""
         xp = self.model.backend.xp
         if self.sampler.temperature == 0:
-            number = xp.from_numpy(uniforms(self.seed, step, 1, self.sampler.draws))
-            return sample(logits, number, self.sampler, memory)[0], None
+            return sample(logits, None, self.sampler, memory)[0], None
         q = distribution(logits, self.sampler, memory)
         token = draw_from(q, xp.from_numpy(generator(self.seed, "draft", step).random(1, dtype=np.float32)))
         return xp.where(xp.isfinite(xp.sum(q, axis=-1)), token, xp.full_like(token, -1)), q

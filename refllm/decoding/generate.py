@@ -97,7 +97,8 @@ def _steps(model: Model, ids, valid, n_tokens: int, sampler: Sampler, seed: int,
     backend, xp, (B, T) = model.backend, model.backend.xp, ids.shape
 
     def choose(logits, step: int, memory) -> Any:
-        return sample(logits, xp.from_numpy(uniforms(seed, step, B, sampler.draws)), sampler, memory)
+        numbers = None if sampler.temperature == 0 else xp.from_numpy(uniforms(seed, step, B, sampler.draws))
+        return sample(logits, numbers, sampler, memory)
 
     def follow(token, cache, step: int, memory):
         logits, cache = decode(model, token[:, None], cache)
@@ -116,10 +117,11 @@ def _steps(model: Model, ids, valid, n_tokens: int, sampler: Sampler, seed: int,
             following, cache, memory = follow(token, cache, step, memory)
             xp.async_evaluate(following)  # only now, when nothing else refers to the old cache, may its buffers be reused
         tokens = xp.to_numpy(token)
-        if np.any(tokens[~ended] < 0):
+        if ((tokens < 0) & ~ended).any():
             raise ValueError(f"the logits of token {step} are not finite numbers: the model's weights or activations overflow.")
-        tokens = np.where(ended, np.int32(-1), tokens)
-        ended = ended | np.isin(tokens, stop)
+        if stop.size:
+            tokens = np.where(ended, np.int32(-1), tokens)
+            ended = ended | (tokens[:, None] == stop).any(axis=1)
         yield Step(tokens, time.perf_counter() - began)
         began = time.perf_counter()
         if ended.all():

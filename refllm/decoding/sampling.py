@@ -28,7 +28,8 @@ CUTS = {
 def sample(logits, uniforms, sampler: Sampler, memory: Memory | None = None, allowed=None):
     """Choose one token per row.
 
-    logits: (B, V)    uniforms: (B,) in [0, 1), which decide the draw    memory: of `remember`, where the sampler needs one
+    logits: (B, V)    uniforms: (B,) in [0, 1), which decide the draw, or None for temperature 0, which draws nothing
+    memory: of `remember`, where the sampler needs one
     allowed: (B, V) bool, which tokens may come at all, or None
     Returns (B,) int32, and the memory with them. A token is −1 where a row's logits hold NaN or +∞, or where no token is left
     that is allowed, which a caller sees when it reads the token.

@@ -92,6 +92,11 @@ def test_generation_is_sampling_from_each_steps_logits(backend, make_model):
     assert len(set(chosen)) > 3
 
 
+def test_greedy_text_draws_no_uniforms(make_model, monkeypatch):
+    monkeypatch.setitem(generate.__globals__, "uniforms", lambda *_: pytest.fail("uniforms were drawn"))
+    assert len(list(generate(make_model("numpy"), [1, 2], 3, GREEDY, seed=0))) == 3
+
+
 def test_rows_of_a_batch_are_generated_as_they_are_alone(backend, make_model):
     model, rows = make_model(backend.name), [[5], [1, 2, 3], [9, 9]]
     together = np.stack([step.tokens for step in generate(model, rows, 6, GREEDY, seed=0)], axis=1)

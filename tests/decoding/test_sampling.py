@@ -103,6 +103,7 @@ def test_one_kept_token_or_temperature_zero_is_greedy(backend, logits, u):
     first = one_row(backend, greedy, logits)
     for sampler in (Sampler(0.0), Sampler(1.0, top_k=1), Sampler(1.0, top_p=1e-6), Sampler(0.0, top_k=3, top_p=0.5)):
         assert int(backend.xp.to_numpy(sample(rows, numbers, sampler)[0])[0]) == first
+    assert int(backend.xp.to_numpy(sample(rows, None, Sampler(0.0))[0])[0]) == first
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
