@@ -30,8 +30,20 @@ def permute_dims(x, /, axes):
     return x.transpose(axes)
 
 
+def matrix_transpose(x, /):
+    return x.swapaxes(-1, -2)
+
+
 def take(x, indices, /, *, axis=None):
     return x.take(indices, axis=axis)
+
+
+def argmax(x, /, *, axis=None, keepdims=False):
+    return x.argmax(axis=axis, keepdims=keepdims)
+
+
+def largest(x, /, *, axis=None, keepdims=False):
+    return np.maximum.reduce(x, axis=axis, keepdims=keepdims)
 
 
 def matmul(x1, x2, /):
@@ -131,7 +143,8 @@ backend = Backend(
     name="numpy",
     standard=SimpleNamespace(
         **{n: getattr(np, n) for n in (*STANDARD, *OPTIONAL_DTYPES) if hasattr(np, n)}
-        | {f.__name__: f for f in (astype, reshape, permute_dims, take, matmul, sum, cumulative_sum, sort, argsort)}
+        | {f.__name__: f for f in (astype, reshape, permute_dims, matrix_transpose, take, argmax, matmul, sum)}
+        | {"max": largest, "cumulative_sum": cumulative_sum, "sort": sort, "argsort": argsort}
     ),
     primitives={
         "from_numpy": from_numpy,

@@ -15,7 +15,7 @@ class Embedded(NamedTuple):
 def embedding(tokens, table):
     if table.dtype.char not in "fd" or not tokens.size or not table.size:
         return reference("embedding", tokens, table)
-    y = np.take(table, tokens, axis=0)
+    y = table.take(tokens, axis=0)
     return y, Embedded(tokens.reshape(-1), table)
 
 
