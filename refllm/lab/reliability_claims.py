@@ -74,7 +74,7 @@ def judge_emergence(results: Results) -> Finding:
 def evidence(errors: Mapping[str, float], n: int) -> float:
     """How much a line in ln N describes n values better than a step: the difference of Schwarz's criterion (1978), in which
     a step has one constant more, its place. Above 2 it is positive evidence for the line, below −2 for the step (Kass &
-    Raftery 1995, doi:10.1080/01621459.1995.10476572, section 3.2).
+    Raftery 1995, doi:10.1080/01621459.1995.10476572).
     """
     least = 1e-12
     return n * math.log((errors["step"] + least) / (errors["line"] + least)) + math.log(n)
@@ -166,7 +166,7 @@ CLAIMS = (
         "Abilities emerge with scale; or: sharp metrics over smooth losses.",
         "n·ln(squared error of a step / of a line) + ln n over ln N; the mirage holds if ≥ 2 for every loss and not for exact "
         "match, and fails if a loss has ≤ −2",
-        "sharp metric over smooth loss for > 92 % of BIG-Bench's emergent tasks: Schaeffer 2023",
+        "> 92 % of BIG-Bench's emergent tasks are scored by multiple choice or exact match: Schaeffer 2023",
         ("emergence",),
         judge_emergence,
     ),
