@@ -50,7 +50,7 @@ class Settings:
     items: int = 1000
     tries: int = 3
     width: int = 16
-    updates: int = 330
+    updates: int = 290
     batch: int = 32
     seed: int = 0
     executor: str = "processes"
@@ -188,7 +188,14 @@ def judged(s: Settings) -> Result:
     for help, found in runs.items():
         for n in range(1, s.steps + 1):
             share = wilson(int(found.right[:, n - 1].sum()), s.items)
-            row = {"help": help, "steps": n, "success": share.value, "low": share.low, "high": share.high, "power": p**n}
+            row: dict[str, Any] = {
+                "help": help,
+                "steps": n,
+                "success": share.value,
+                "low": share.low,
+                "high": share.high,
+                "power": p**n,
+            }
             if help in predicted:
                 row["predicted"] = float(predicted[help][n - 1])
             rows.append(row)
