@@ -103,16 +103,10 @@ def readable(text: corpus.Text, settings: Settings) -> tuple[int, ...]:
 def measured(job: Job) -> Result:
     """The rows of a job."""
     text = corpus.load(job.settings.text or None)
-    text = text._replace(train=in_pieces(text.train, job.settings.piece, job.settings.seed))
+    text = text._replace(train=text_models.pieces(text.train, job.settings.piece, job.settings.seed).ravel())
     windows = corpus.evaluation(text.held_out, count=job.settings.windows, context=job.settings.context)
     rows = tables(job, text, windows) if job.kind == TABLE else transformers(job, text, windows)
     return {"rows": rows}
-
-
-def in_pieces(ids: np.ndarray, length: int, seed: int) -> np.ndarray:
-    """A text's whole pieces of this length in a random order: (N,)."""
-    pieces = ids[: len(ids) // length * length].reshape(-1, length)
-    return pieces[generator(seed, "pieces").permutation(len(pieces))].ravel()
 
 
 def tables(job: Job, text: corpus.Text, windows: tuple[np.ndarray, np.ndarray]) -> list[dict[str, Any]]:
@@ -154,24 +148,25 @@ def reading_order(characters: Sequence[int], context: int, seed: int) -> np.ndar
 
 def cross(rows: Sequence[Mapping[str, Any]], settings: Settings) -> dict[str, Any]:
     """Where along the sizes the two kinds' losses cross, given the models of one number of characters."""
-    lines = []
-    for kind in (TABLE, TRANSFORMER):
-        mine = [row for row in rows if row["kind"] == kind]
-        sizes, losses = (np.array([row[name] for row in mine], dtype=float) for name in ("size", "window_losses"))
-        lines.append(Line(sizes, losses))
-    found = crossing(*lines, settings.resamples, settings.seed)
-    best = [float(line.losses.mean(axis=1).min()) for line in lines]
+    table, transformer = (line_of([row for row in rows if row["kind"] == kind]) for kind in (TABLE, TRANSFORMER))
+    found = crossing(table, transformer, settings.resamples, settings.seed)
     return {
         "characters": rows[0]["characters"],
         "crossing": NOWHERE if found.size is None else found.size,
         "low": found.low,
         "high": found.high,
-        "best_table": best[0],
-        "best_transformer": best[1],
+        "best_table": float(table.losses.mean(axis=1).min()),
+        "best_transformer": float(transformer.losses.mean(axis=1).min()),
         "table_reaches": found.reached,
         "smallest": found.range[0] if found.range else None,
         "largest": found.range[1] if found.range else None,
     }
+
+
+def line_of(rows: Sequence[Mapping[str, Any]]) -> Line:
+    """The sizes and losses of one kind."""
+    sizes, losses = (np.array([row[name] for row in rows], dtype=float) for name in ("size", "window_losses"))
+    return Line(sizes, losses)
 
 
 def figures(result: Result) -> dict[str, Any]:

@@ -4,13 +4,19 @@ from typing import Any
 
 import numpy as np
 
-from refllm.array_api import load
+from refllm.array_api import generator, load
 from refllm.lab import sweep
 from refllm.models import architecture
 from refllm.training.config import TrainingConfig
 
 ARCHITECTURE = sweep.ARCHITECTURE
 RATE, WIDTH, POWER = 4e-3, 24, -0.71  # a learning rate found at one width, and how it falls with the width (as `sweep` finds it)
+
+
+def pieces(ids: np.ndarray, length: int, seed: int) -> np.ndarray:
+    """A text's whole pieces of this length, in a random order: (n, length)."""
+    found = ids[: len(ids) // length * length].reshape(-1, length)
+    return found[generator(seed, "pieces").permutation(len(found))]
 
 
 def training(width: int, steps: int, batch: int, context: int, seed: int) -> TrainingConfig:

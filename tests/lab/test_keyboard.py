@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from refllm.lab import corpus, keyboard
+from refllm.lab import corpus, keyboard, text_models
 from refllm.lab.experiment import conduct
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE
 from refllm.models import ngram
@@ -42,7 +42,7 @@ def test_both_kinds_are_judged_after_the_same_characters(conducted):
 def test_table_losses_and_sizes_are_those_of_the_ngram_model(conducted):
     result, _, settings = conducted
     text = corpus.load(settings.text)
-    read = keyboard.in_pieces(text.train, 32, 0)[:1024]
+    read = text_models.pieces(text.train, 32, 0).ravel()[:1024]
     tokens, targets = corpus.evaluation(text.held_out, count=12, context=16)
     for order in (1, 2, 4):
         model = ngram.train(read, order, text.vocab_size)
@@ -58,13 +58,6 @@ def test_the_first_characters_are_read_once_before_any_later_one():
     assert sorted(order[:32]) == list(range(0, 256, 8))
     assert sorted(order) == list(range(0, 1024, 8))
     assert list(order) != sorted(order)
-
-
-def test_pieces_are_those_of_the_text_in_another_order():
-    text = np.arange(100, dtype=np.uint8)
-    pieces = keyboard.in_pieces(text, 8, seed=0).reshape(-1, 8)
-    assert (pieces == pieces[:, :1] + np.arange(8)).all()
-    assert sorted(pieces[:, 0]) == list(range(0, 96, 8)) != pieces[:, 0].tolist()
 
 
 def planted(table, transformer, spread=0.0):

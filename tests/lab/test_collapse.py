@@ -1,0 +1,122 @@
+"""Models trained on what models wrote."""
+
+import numpy as np
+import pytest
+
+from refllm.lab import collapse, corpus, text_models
+from refllm.lab.experiment import conduct
+from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE
+
+TINY = collapse.Settings(
+    characters=2048,
+    order=3,
+    piece=64,
+    table_generations=4,
+    table_seeds=2,
+    width=8,
+    generations=2,
+    seeds=1,
+    steps=40,
+    batch=4,
+    context=16,
+    windows=40,
+)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("".join(f"line {i * i} of a text that repeats itself\n" for i in range(400)))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def conducted(tmp_path_factory, text):
+    folder = tmp_path_factory.mktemp("lab")
+    settings = collapse.Settings(**{**vars(TINY), "text": text})
+    return conduct(collapse, settings, folder, report=lambda line: None), folder / "collapse"
+
+
+def of(result, kind, data, seed=0):
+    return [r for r in result["tables"]["generations"] if (r["kind"], r["data"], r["seed"]) == (kind, data, seed)]
+
+
+def test_every_generation_of_every_kind_is_there(conducted):
+    result, place = conducted
+    for data in collapse.REGIMES:
+        for seed in (0, 1):
+            assert [row["generation"] for row in of(result, "n-gram", data, seed)] == [0, 1, 2, 3]
+        assert [row["generation"] for row in of(result, "transformer", data)] == [0, 1]
+    assert {p.name for p in place.glob("*.png")} == {"collapse.png", "what_they_write.png"}
+    first = {of(result, "transformer", data)[0]["loss"] for data in collapse.REGIMES}
+    assert len(first) == 1  # the first generation is the same
+
+
+def test_tables_lose_with_every_generation_that_replaces_the_text_and_less_where_texts_accumulate(conducted):
+    result, _ = conducted
+    for seed in (0, 1):
+        replaced, accumulated, fresh = ([r["loss"] for r in of(result, "n-gram", data, seed)] for data in collapse.REGIMES)
+        assert (np.diff(replaced) > 0).all()
+        assert replaced[-1] > accumulated[-1] > fresh[-1]
+        assert fresh[-1] < fresh[0]
+
+
+def test_each_regime_passes_on_its_own_text():
+    data, written, fresh = (np.full((2, 3), i) for i in range(3))
+    assert collapse.following("replace", data, written, fresh).tolist() == [[1, 1, 1]] * 2
+    assert collapse.following("accumulate", data, written, fresh)[:, 0].tolist() == [0, 0, 1, 1]
+    assert collapse.following("fresh", data, written, fresh)[:, 0].tolist() == [0, 0, 2, 2]
+
+
+def test_fresh_text_is_real_and_none_of_it_comes_twice(monkeypatch, text):
+    settings = collapse.Settings(**{**vars(TINY), "text": text})
+    seen = []
+
+    def spy(job, data, *rest):
+        seen.append(data)
+        return collapse.writers.Generation(0.0, np.zeros((2, job.length), dtype=np.uint8), 0.0)
+
+    monkeypatch.setattr(collapse, "learned", spy)
+    collapse.passed_on(collapse.Job("transformer", "fresh", 3, settings))
+    pieces = text_models.pieces(corpus.load(text).train, 17, 3)
+    assert [len(data) for data in seen] == [120, 240]
+    np.testing.assert_array_equal(seen[1], pieces[:240])
+
+
+def test_measures_count_different_ngrams_and_rare_characters():
+    written = np.array([[1, 2, 1, 2, 1, 2], [3, 1, 2, 1, 2, 9]], dtype=np.uint8)
+    found = collapse.measures(written, np.array([3, 9]))
+    assert found["distinct"] == pytest.approx(4 / 6)  # 1212, 2121 twice each; 3121, 2129
+    assert found["rare"] == pytest.approx(2 / 12)
+
+
+def test_rare_characters_are_the_rarest_up_to_their_share():
+    ids = np.repeat(np.arange(5), [500, 3, 489, 4, 4])
+    assert sorted(collapse.rare_characters(ids, 6)) == [1, 3, 5]  # 7 of 1,000, and one that never comes
+
+
+@pytest.mark.parametrize(
+    ("replaced", "accumulated", "verdict"),
+    [
+        ((1.0, 0.5), (0.2, 0.1), HOLDS),
+        ((-1.0, 0.0), (-2.0, 0.0), FAILS),
+        ((1.0, -0.1), (0.2, 0.0), UNDECIDABLE),
+        ((1.0, 0.5), (1.2, 0.1), UNDECIDABLE),
+    ],
+)
+def test_the_claim_is_judged_by_both_kinds(replaced, accumulated, verdict):
+    rows = [
+        {"kind": kind, "data": data, "seed": seed, "generation": g, "loss": 2 + rise * g / 2}
+        for data, both in (("replace", replaced), ("accumulate", accumulated))
+        for kind, rise in zip(("n-gram", "transformer"), both, strict=True)
+        for seed in (0, 1)
+        for g in (0, 1, 2)
+    ]
+    finding = collapse.judge({"collapse": {"tables": {"generations": rows}}})
+    assert finding.verdict == verdict
+    assert finding.value == pytest.approx(replaced[0] / 2)
+
+
+def test_a_text_too_short_for_fresh_ones_is_refused(text):
+    with pytest.raises(ValueError, match="8 generations of 131,072 need more. Set characters lower"):
+        collapse.check(collapse.Settings(), corpus.load(text))

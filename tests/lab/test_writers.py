@@ -1,0 +1,30 @@
+"""Models that learn and write."""
+
+import numpy as np
+import pytest
+
+from refllm.lab import writers
+from refllm.models import ngram
+
+DATA = (np.arange(60) % 7 * (np.arange(60) % 4)).reshape(10, 6).astype(np.uint8) % 7
+WINDOWS = (DATA[:, :-1].astype(np.int32), DATA[:, 1:].astype(np.int32))
+
+
+def test_a_table_is_the_ngram_model_of_its_data():
+    found = writers.table(DATA, WINDOWS, 3, 7, 4, 0, 1)
+    model = ngram.train(DATA.ravel(), 3, 7)
+    wanted = -np.mean([ngram.log_probabilities(model, row[1:], row[:1]) for row in DATA])
+    assert found.loss == pytest.approx(wanted, rel=1e-12)
+    assert found.written.shape == (4, 6)
+    assert found.entropy == pytest.approx(-np.mean([ngram.log_probabilities(model, row) for row in found.written]), rel=1e-12)
+
+
+def test_a_transformer_that_knows_its_text_writes_it_again():
+    pieces = np.array([[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1]], dtype=np.uint8)
+    windows = (pieces[:, :-1].astype(np.int32), pieces[:, 1:].astype(np.int32))
+    found = writers.transformer(pieces, windows, writers.Recipe(16, 400, 8, 5, 7), 20, seed=0)
+    assert found.loss < 0.1
+    assert found.entropy < 0.2
+    known = {tuple(row) for row in pieces.tolist()}
+    assert sum(tuple(row) in known for row in found.written.tolist()) >= 18
+    assert len({row[0] for row in found.written.tolist()}) == 2
