@@ -12,6 +12,9 @@ EXPERIMENTS = {
     "repetition": "Let sizes write on from real text, and count the texts that end in loops.",
     "chains": "Count, and sum modulo 10, over ever longer rows, in the head.",
     "agents": "Let a model call a calculator over many steps, alone and with help.",
+    "keyboard": "Lay n-gram tables and transformers on one axis of size: where they cross.",
+    "epochs": "Read the same text up to 64 times: what repeated data are worth.",
+    "collapse": "Train generations of models on what the ones before wrote.",
 }
 
 
