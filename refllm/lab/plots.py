@@ -35,10 +35,15 @@ def new_figure(x: str, y: str, *, wide: bool = False, panels: int = 1) -> tuple[
 
 def logarithmic(axes: Any, *, x: bool = True, y: bool = True) -> None:
     """Logarithmic axes; the vertical one with ticks at round numbers even where it spans less than a power of ten."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
     if x:
         axes.set_xscale("log")
+        low, high = axes.get_xlim()
+        axes.xaxis.set_minor_formatter(NullFormatter())  # between powers of ten labels would meet
+        if high < 100 * low:
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=False))
     if y:
         axes.set_yscale("log")
         low, high = axes.get_ylim()
