@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from refllm.lab.experiment import Report, Result, conduct
+from refllm.atomic import write_atomically
+from refllm.lab import scaling_claims
+from refllm.lab.experiment import Report, Result, conduct, csv_text, save
 from refllm.lab.experiments import EXPERIMENTS, experiment
 from refllm.lab.verdict import UNDECIDABLE, Claim, Finding
 
@@ -97,3 +99,16 @@ def judged(claims: Iterable[Claim], results: Mapping[str, Result]) -> list[Judge
             finding = Finding(None, None, None, "", UNDECIDABLE, str(error))
         found.append(Judged(claim, finding))
     return found
+
+
+def keep(found: Sequence[Judged], results: Mapping[str, Result], place: Path) -> None:
+    """Write the table as JSON and CSV into a folder, and draw what claims have plots of their own for."""
+    rows = [one.row() for one in found]
+    place.mkdir(parents=True, exist_ok=True)
+    write_atomically(place / "claims.json", json.dumps({"claims": rows}, indent=1).encode())
+    write_atomically(place / "claims.csv", csv_text(rows).encode())
+    if "sweep" in results:
+        try:
+            save(scaling_claims.figures(results), place)
+        except (ImportError, ValueError):  # no matplotlib, or a sweep too small for laws, which its claims then say
+            return

@@ -82,8 +82,13 @@ def draw(experiment: Experiment, result: Result, place: Path) -> list[Path]:
         import matplotlib  # noqa: F401 -- asked for once, here
     except ImportError:
         return []
+    return save(experiment.figures(result), place)
+
+
+def save(figures: Mapping[str, Any], place: Path) -> list[Path]:
+    """Write matplotlib Figures as PNG and SVG into a folder. Returns their paths."""
     paths = []
-    for name, figure in experiment.figures(result).items():
+    for name, figure in figures.items():
         for kind in ("png", "svg"):
             paths.append(place / f"{name}.{kind}")
             figure.savefig(paths[-1])

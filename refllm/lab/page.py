@@ -5,6 +5,7 @@ No script and nothing from elsewhere; it reads on a telephone and in print.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 from refllm.lab.claims import Judged
 from refllm.lab.experiment import Result, circumstances, draw
 from refllm.lab.experiments import EXPERIMENTS, experiment
+from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 62rem; margin: 0 auto; padding: 1rem; }
@@ -49,22 +51,27 @@ def sections(results: Mapping[str, Result], folder: Path) -> list[Section]:
         if not list(place.glob("*.svg")):
             draw(module, result, place)
         settings = json.loads((place / "settings.json").read_text(encoding="utf-8"))
-        figures = {path.stem: path.read_text(encoding="utf-8") for path in sorted(place.glob("*.svg"))}
-        found.append(Section(name, EXPERIMENTS[name], settings, result, module.SUMMARY, figures))
+        found.append(Section(name, EXPERIMENTS[name], settings, result, module.SUMMARY, drawings(place)))
     return found
 
 
-def page(claims: Sequence[Judged], experiments: Sequence[Section]) -> str:
-    """The page as HTML."""
-    counts = {verdict: sum(c.finding.verdict == verdict for c in claims) for verdict in {c.finding.verdict: 0 for c in claims}}
-    lead = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+def drawings(place: Path) -> dict[str, str]:
+    """The SVG files of a folder by name."""
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(place.glob("*.svg"))}
+
+
+def page(claims: Sequence[Judged], experiments: Sequence[Section], laws: Mapping[str, str]) -> str:
+    """The page as HTML. laws: drawings of the claims' own, by name, which stand before the experiments."""
+    counts = Counter(claim.finding.verdict for claim in claims)
+    lead = ", ".join(f"{verdict}: {counts[verdict]}" for verdict in (HOLDS, FAILS, UNDECIDABLE) if counts[verdict])
     parts = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>What is said about scale, measured</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>",
         f"<h1>What is said about scale, measured</h1>\n<p>{len(claims)} claims: {lead}.</p>",
         *(_claim(claim) for claim in claims),
-        *(_section(section, i) for i, section in enumerate(experiments)),
+        *(["<h2>Laws of the sweep</h2>", *_figures(laws, "laws")] if laws else []),
+        *map(_section, experiments),
         f"<footer>\n<p>{escape(_circumstances())}</p>\n</footer>\n</body>\n</html>\n",
     ]
     return "\n".join(parts)
@@ -89,12 +96,18 @@ def _claim(judged: Judged) -> str:
     return "\n".join([*lines, f'<p class="print">Measured by {links}.</p>', "</section>"])
 
 
-def _section(section: Section, index: int) -> str:
-    lines = [f'<section id="{section.name}">', f"<h2>{escape(section.name)}</h2>", f"<p>{escape(section.summary)}</p>"]
-    for i, (name, svg) in enumerate(section.figures.items()):
+def _figures(figures: Mapping[str, str], prefix: str) -> list[str]:
+    found = []
+    for i, (name, svg) in enumerate(figures.items()):
         title = name.replace("_", " ")
-        drawing = inlined(svg, f"{section.name}-{i}", f"{section.name}: {title}")
-        lines.append(f"<figure>\n{drawing}\n<figcaption>{escape(title)}</figcaption>\n</figure>")
+        drawing = inlined(svg, f"{prefix}-{i}", f"{prefix}: {title}")
+        found.append(f"<figure>\n{drawing}\n<figcaption>{escape(title)}</figcaption>\n</figure>")
+    return found
+
+
+def _section(section: Section) -> str:
+    lines = [f'<section id="{section.name}">', f"<h2>{escape(section.name)}</h2>", f"<p>{escape(section.summary)}</p>"]
+    lines += _figures(section.figures, section.name)
     tables = section.result.get("tables", {})
     for name, columns in section.columns.items():
         lines += [f"<h3>{escape(name.replace('_', ' '))}</h3>", _table(tables.get(name, []), columns)]

@@ -38,11 +38,7 @@ def judge_power_law(results: Results) -> Finding:
     runs = late(runs_of(results["sweep"]))
     means, sigma = averaged(runs), seed_spread(runs)
     N, C = _better(ends(means), "parameters"), _better(cheapest(means), "flops")
-    sizes = [means.chosen(means.parameters == n) for n in np.unique(means.parameters)]
-    along = [_better(curve, "tokens") for curve in sizes if len(curve.loss) > 3]
-    if not along:
-        raise ValueError("no size has four losses late in training; give the sweep more snapshots.")
-    D = max(along, key=lambda found: abs(_error(found)))
+    D = max((_better(curve, "tokens") for curve in _long(means)), key=lambda found: abs(_error(found)))
     reach = Z * math.sqrt(2) * sigma
     verdicts, said = [], []
     for symbol, law in (("N", N), ("D", D), ("C", C)):
@@ -53,6 +49,14 @@ def judge_power_law(results: Results) -> Finding:
     percent = [100 * x for x in (_error(N), _error(N) - reach, _error(N) + reach)]
     why = f"Predicted against measured: {', '.join(said)}; seeds differ by {100 * sigma:.1f} %."
     return Finding(percent[0], percent[1], percent[2], "% off at the largest size", together(verdicts), why)
+
+
+def _long(means: Runs) -> list[Runs]:
+    """The curves with enough late losses for a law in D. Raises ValueError where none has."""
+    sizes = [means.chosen(means.parameters == n) for n in np.unique(means.parameters)]
+    if not (found := [curve for curve in sizes if len(curve.loss) > 3]):
+        raise ValueError("no size has four losses late in training; give the sweep more snapshots.")
+    return found
 
 
 def _straight(rms: float, sigma: float) -> str:
@@ -168,6 +172,27 @@ def centred(x: np.ndarray) -> np.ndarray:
 
 def _by_size(bends: Mapping[str, np.ndarray], sizes: Mapping[str, float]) -> list[list[np.ndarray]]:
     return [[bend for run, bend in bends.items() if sizes[run] == n] for n in dict.fromkeys(sizes.values())]
+
+
+def figures(results: Results) -> dict[str, Any]:
+    """The laws that claim 1 is judged by, in N, D (of the largest size) and C, with bands; L(N, D), and what it leaves over.
+
+    Raises ValueError where the sweep has too few losses.
+    """
+    from refllm.lab import plots
+
+    runs = late(runs_of(results["sweep"]))
+    means, found = averaged(runs), {}
+    largest = means.chosen(means.parameters == max(curve.parameters[0] for curve in _long(means)))
+    for name, mine, variable in (
+        ("law_in_N", ends(means), "parameters"),
+        ("law_in_D", largest, "tokens"),
+        ("law_in_C", cheapest(means), "flops"),
+    ):
+        law = fit(mine, (variable,), _better(mine, variable).fitted.terms.floor, resamples=200)
+        found[name] = plots.fitted(law, mine, variable)
+    both = fit(runs, ("parameters", "tokens"))
+    return found | {"residuals_of_N_and_D": plots.residuals(both, runs), "losses_by_N_and_C": plots.contours(both, runs)}
 
 
 _FACTORS = compute_factors()

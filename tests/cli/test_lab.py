@@ -128,6 +128,7 @@ def test_claims_are_judged_on_what_is_there_and_what_is_missing_is_run(refllm, t
     assert "2 cannot be decided at this scale" in done.out
     assert "d4-seed0" not in done.err  # nothing was trained again
     assert (tmp_path / "page.html").read_text().count("<svg") == 2
+    assert json.loads((tmp_path / "claims" / "claims.json").read_text())["claims"][0]["number"] == 1
     assert (tmp_path / "claims.csv").read_text().count("undecidable at this scale") == 2
     about = json.loads(refllm("lab", "claims", "--only", "4", "--out", tmp_path, "--json").out)
     assert [row["number"] for row in about["claims"]] == [4]

@@ -174,12 +174,12 @@ def test_the_page_is_whole_and_holds_every_figure_number_and_setting(drawn):
         Judged(claim(2, None), Finding(None, None, None, "", UNDECIDABLE, "too few")),
         Judged(claim(3, None), Finding(1.0, None, None, "x", FAILS, "no")),
     ]
-    written = page(found, [section])
+    written = page(found, [section], {"law_in_N": drawn})
     reader = Reader()
     reader.feed(written)
     reader.close()
     assert reader.open == []
-    assert reader.tags.count("svg") == reader.tags.count("figure") == 2
+    assert reader.tags.count("svg") == reader.tags.count("figure") == 3
     assert not {"script", "link", "iframe"} & set(reader.tags)
     assert len(set(reader.ids)) == len(reader.ids)
     for reference in reader.references:
@@ -188,7 +188,17 @@ def test_the_page_is_whole_and_holds_every_figure_number_and_setting(drawn):
     said = "".join(reader.said)
     for words in ("1,234,567", "0.1235", "a<b", "because 1 < 2", "0.9877 (0.5 … 1.5) % & more", "Somebody & al. 1999", "12.5"):
         assert words in said
-    for words in ("steps", "1 2", "a machine", "N 0.5", HOLDS, FAILS, UNDECIDABLE, "1 holds"):
+    for words in (
+        "steps",
+        "1 2",
+        "a machine",
+        "N 0.5",
+        HOLDS,
+        FAILS,
+        UNDECIDABLE,
+        "holds: 1, fails: 1, undecidable at this scale: 1",
+        "law in N",
+    ):
         assert words in said
     assert written.count("<tr>") >= 1 + 1 + 2 + 2
     assert "http://www.w3.org" in written  # names of the SVG's vocabulary

@@ -118,3 +118,10 @@ def test_every_claim_says_how_it_decides():
     for claim in claims.CLAIMS:
         assert "if" in claim.formula
         assert claim.needs == ("sweep",)
+
+
+def test_laws_are_drawn():
+    drawn = claims.figures(sweep(LAW.loss))
+    assert set(drawn) == {"law_in_N", "law_in_D", "law_in_C", "residuals_of_N_and_D", "losses_by_N_and_C"}
+    with pytest.raises(ValueError, match="four losses late in training"):
+        claims.figures(sweep(LAW.loss, snapshots=2))

@@ -28,7 +28,7 @@ def claims(
     only: Annotated[str, typer.Option("--only", metavar="1,6,7", help="The claims by number; all if not given.")] = "",
     workers: Workers = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write one page with all plots and numbers.")] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Write the table as CSV.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write the table as CSV, beside the one in the folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge what is said about scale on models of your own: conduct the experiments that are missing, use those that are there.
@@ -47,13 +47,14 @@ def claims(
     names = lab.needed(wanted)
     results = lab.conducted(names, out, quick, workers or cores(), lambda line: told.print(line, style="dim"))
     found = lab.judged(wanted, results)
+    lab.keep(found, results, out / "claims")
     rows = [one.row() for one in found]
     if csv:
         write_atomically(csv, csv_text(rows).encode())
     if html:
-        from refllm.lab.page import page, sections
+        from refllm.lab.page import drawings, page, sections
 
-        write_atomically(html, page(found, sections(results, out)).encode())
+        write_atomically(html, page(found, sections(results, out), drawings(out / "claims")).encode())
     if as_json:
         print(json.dumps({"claims": rows}))
         return
