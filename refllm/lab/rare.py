@@ -22,6 +22,7 @@ from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
 NAME = "rare"
 SUMMARY = {"sizes": ("width", "parameters", "recall_in_text", "recall_of_all", "rarest_quarter", "half_known_at")}
 PER_SEQUENCE = 8
+LEAST = 30  # answers of a class
 GUESS = 1 / 16  # facts have one of 16 values
 
 
@@ -96,9 +97,14 @@ def learned(job: Job) -> dict[str, Any]:
     return {"size": about | size, "rows": [about | row for row in rows]}
 
 
-def by_frequency(right: np.ndarray, seen: np.ndarray) -> list[dict[str, Any]]:
-    """Recall of answers (n,) in classes of how often their facts came, each class up to twice as often as the one before."""
+def by_frequency(right: np.ndarray, seen: np.ndarray, least: int = LEAST) -> list[dict[str, Any]]:
+    """Recall of answers (n,) in classes of how often their facts came, each up to twice as often as the one before.
+
+    The last is open: it begins so early that `least` answers fall into it, if so many do into any.
+    """
     classes = np.floor(np.log2(seen)).astype(int)
+    names, asked = np.unique(classes, return_counts=True)
+    classes = np.minimum(classes, names[asked >= min(least, asked.max())].max())
     rows = []
     for c in np.unique(classes):
         mine = right[classes == c]
@@ -139,7 +145,7 @@ def figures(result: Result) -> dict[str, Any]:
     for axes in (left, right):
         axes.set_ylim(-0.03, 1.03)
         plots.logarithmic(axes, y=False)
-        plots.legend(axes)
+        plots.legend(axes, loc="center right" if axes is left else "center left")
     return {"recall": figure}
 
 
