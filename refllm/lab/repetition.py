@@ -5,6 +5,7 @@ A text loops where its end has a period: its last SPAN characters or more, three
 arXiv:1510.03055). Both are told of the text that really follows the prompts, too.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refllm.decoding import Sampler, generate
-from refllm.evaluation.metrics import wilson
+from refllm.evaluation.metrics import Share, wilson
 from refllm.lab import corpus, sweep
 from refllm.lab.experiment import Report, Result
 from refllm.lab.learn import learn
 from refllm.lab.pool import each
-from refllm.lab.trend import trend
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
 from refllm.models import accounting, architecture
 from refllm.models.model import Model
@@ -140,44 +140,47 @@ def figures(result: Result) -> dict[str, Any]:
         axes.axhline(real[column], linestyle=":", color=plots.INK, label="real text")
         axes.set_ylim(-0.03, 1.03)
         plots.logarithmic(axes, y=False)
-    plots.legend(panels[1])
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=len(handles[0]), frameon=False, fontsize=9, labelcolor=plots.INK)
     return {"loops": figure}
 
 
 def judge_repetition(results: Mapping[str, Any]) -> Finding:
-    """Claim 11, of all temperatures together: how much rarer loops are in the largest model than in the smallest, by Newcombe's
-    interval of a difference (1998, doi:10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I, method 10).
+    """Claim 11, of all temperatures together: how much rarer loops are in the largest model than in each smaller one, the least
+    such difference.
     """
-    rows = results[NAME]["tables"]["texts"]
-    sizes = sorted({row["parameters"] for row in rows})
+    rows = sorted(results[NAME]["tables"]["texts"], key=lambda row: (row["parameters"], row["temperature"]))
     shares = []
-    for size in sizes:
+    for size in dict.fromkeys(row["parameters"] for row in rows):
         mine = [row for row in rows if row["parameters"] == size]
         shares.append(wilson(round(sum(row["loops"] * row["texts"] for row in mine)), sum(row["texts"] for row in mine)))
-    small, large = shares[0], shares[-1]
-    rarer = small.value - large.value
-    low = rarer - float(np.hypot(small.value - small.low, large.high - large.value))
-    high = rarer + float(np.hypot(small.high - small.value, large.value - large.low))
+    if len(shares) < 2:
+        raise ValueError("one size tells nothing of scale; let models of two sizes or more write.")
+    rarer, low, high = min(difference(smaller, shares[-1]) for smaller in shares[:-1])
     verdict = HOLDS if low > 0 else FAILS if high < 0 else UNDECIDABLE
-    tau = trend(sizes, [share.value for share in shares]).tau if len(sizes) > 1 else 0.0
-    greedy = [
-        row["loops"]
-        for row in sorted(rows, key=lambda r: r["parameters"])
-        if row["temperature"] == min(r["temperature"] for r in rows)
-    ]
-    real = results[NAME]["numbers"]["real_text"]["loops"]
+    coldest = [100 * row["loops"] for row in rows if row["temperature"] == rows[0]["temperature"]]
     why = (
-        f"Loops in {', '.join(f'{100 * share.value:.0f} %' for share in shares)} of texts by rising N (τ = {tau:.2f}), "
-        f"at the least temperature {', '.join(f'{100 * x:.0f} %' for x in greedy)}; in real text {100 * real:.0f} %."
+        f"Loops in {', '.join(f'{100 * share.value:.0f} %' for share in shares)} of texts by rising N, at temperature "
+        f"{rows[0]['temperature']:g} in {', '.join(f'{share:.0f} %' for share in coldest)}; "
+        f"in real text {100 * results[NAME]['numbers']['real_text']['loops']:.0f} %."
     )
     return Finding(rarer, low, high, "fewer texts loop, largest N", verdict, why)
+
+
+def difference(one: Share, other: Share) -> tuple[float, float, float]:
+    """How much larger one share is than another, with Newcombe's interval (1998, method 10, doi:
+    10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I).
+    """
+    value = one.value - other.value
+    below, above = (one.value - one.low, other.high - other.value), (one.high - one.value, other.value - other.low)
+    return value, value - math.hypot(*below), value + math.hypot(*above)
 
 
 CLAIMS = (
     Claim(
         11,
         "Small models get stuck in repetition; scale makes it rarer.",
-        "share of texts that end in a loop, smallest less largest model, all temperatures; holds if its interval lies above 0",
+        "texts that end in a loop, each smaller model's less the largest's, all temperatures; holds if the interval is above 0",
         "greedy and beam-searched texts of GPT-2 large loop: Holtzman 2020",
         (NAME,),
         judge_repetition,

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refllm.evaluation.metrics import wilson
 from refllm.lab import repetition
 from refllm.lab.experiment import conduct
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE
@@ -48,7 +49,7 @@ def test_models_write_at_every_temperature(tmp_path, text_file):
     assert rows[0]["loops"] > rows[1]["loops"]
     assert result["numbers"]["real_text"]["loops"] == 0
     assert (tmp_path / "repetition" / "loops.png").is_file()
-    assert "τ" in repetition.judge_repetition({"repetition": result}).why
+    assert "in real text 0 %" in repetition.judge_repetition({"repetition": result}).why
 
 
 @pytest.fixture
@@ -61,15 +62,29 @@ def text_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("small", "large", "verdict"), [(0.9, 0.5, HOLDS), (0.5, 0.9, FAILS), (0.52, 0.5, UNDECIDABLE), (0.0, 0.0, UNDECIDABLE)]
+    ("shares", "verdict"),
+    [
+        ((0.9, 0.7, 0.5), HOLDS),
+        ((0.9, 0.5, 0.52), UNDECIDABLE),
+        ((0.9, 0.2, 0.5), FAILS),
+        ((0.5, 0.9), FAILS),
+        ((0.0, 0.0), UNDECIDABLE),
+    ],
 )
-def test_loops_must_become_rarer(small, large, verdict):
+def test_loops_must_be_rarer_than_in_every_smaller_model(shares, verdict):
     rows = [
-        {"parameters": n, "temperature": t, "loops": share, "texts": 100}
-        for n, share in ((1000, small), (5000, large))
+        {"parameters": 1000 * i, "temperature": t, "loops": share, "texts": 100}
         for t in (0.0, 1.0)
+        for i, share in enumerate(shares, start=1)
     ]
     finding = repetition.judge_repetition({"repetition": {"tables": {"texts": rows}, "numbers": {"real_text": {"loops": 0.0}}}})
     assert finding.verdict == verdict
-    assert finding.value == pytest.approx(small - large)
+    assert finding.value == pytest.approx(min(shares[:-1]) - shares[-1])
     assert finding.low <= finding.value <= finding.high
+
+
+def test_a_difference_has_newcombes_interval():
+    """His example, 56/70 against 48/80."""
+    value, low, high = repetition.difference(wilson(56, 70), wilson(48, 80))
+    assert value == pytest.approx(0.2)
+    assert (low, high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
