@@ -15,6 +15,8 @@ EXPERIMENTS = {
     "keyboard": "Lay n-gram tables and transformers on one axis of size: where they cross.",
     "epochs": "Read the same text up to 64 times: what repeated data are worth.",
     "collapse": "Train generations of models on what the ones before wrote.",
+    "completion": "Put classification, translation and questions to a model as completion.",
+    "pairs": "Count the training pairs of a sentence for tokenizers and languages.",
 }
 
 

@@ -1,0 +1,190 @@
+"""Any task is completion: classification, translation and answers to questions, by the likeliest continuation.
+
+The model is the user's, or else a small one that has read lines of all three tasks and nothing else. The questions combine words
+as no line did that it read. A model that learned nothing stands beside it: the same, before its first update.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refllm.array_api import generator
+from refllm.evaluation import tasks
+from refllm.lab import questions
+from refllm.lab.experiment import Report, Result
+from refllm.lab.learn import learn
+from refllm.lab.pool import each
+from refllm.lab.questions import TASKS
+from refllm.lab.sweep import config_of
+from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
+from refllm.models import architecture
+from refllm.models.model import Model
+from refllm.tokenizer import Tokenizer
+from refllm.tokenizer.train import train_bpe
+from refllm.training.config import TrainingConfig
+
+NAME = "completion"
+SUMMARY = {"tasks": ("model", "task", "questions", "accuracy", "low", "high", "chance")}
+ARCHITECTURE = "llama"
+END = "<|endoftext|>"
+TRAINED, UNTRAINED = "trained", "untrained"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The defaults take a minute on two cores.
+
+    checkpoint: the user's model, a folder or a file; "" for a small one that is trained here
+    shots: solved questions that are shown before each; a model that did not learn these tasks needs some
+    width, steps, batch, context: of the small model and its training; context in tokens
+    """
+
+    checkpoint: str = ""
+    questions: int = 200
+    shots: int = 0
+    width: int = 64
+    steps: int = 600
+    batch: int = 16
+    context: int = 64
+    rate: float = 3e-3
+    seed: int = 0
+    executor: str = "processes"
+
+
+QUICK = Settings(questions=100, width=48, steps=500)
+
+
+def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
+    """Train a model where none is given, and put the questions."""
+    names = ["checkpoint"] if settings.checkpoint else [TRAINED, UNTRAINED]
+    found = dict(each(judged, [(name, (name, settings)) for name in names], workers, folder / "models", settings.executor))
+    rows = [row for name in names for row in found[name]["rows"]]
+    for row in rows:
+        report(f"{row['model']}, {row['task']}: {100 * row['accuracy']:.1f} % right, by chance {100 * row['chance']:.0f} %")
+    return {"tables": {"tasks": rows}, "numbers": {}}
+
+
+def judged(job: tuple[str, Settings]) -> Result:
+    """One model on all tasks."""
+    name, s = job
+    model = user_model(s) if name == "checkpoint" else small_model(s, learns=name == TRAINED)
+    rows = []
+    for kind in TASKS:
+        task = task_of(kind, s)
+        found = tasks.run(model, task, batch=32)
+        share, n = found.share, len(task.questions)
+        chance = sum(1 / len(task.choices_of(fields)) for fields in task.questions) / n
+        row = {"model": name, "task": kind, "questions": n, "accuracy": share.value, "low": share.low, "high": share.high}
+        scores = {f"by_{score}": other.value for score, other in found.by_score.items()}
+        rows.append(row | {"chance": chance} | scores)
+    return {"rows": rows}
+
+
+def task_of(kind: str, s: Settings) -> tasks.Task:
+    """The questions of a task, which no line to learn from holds, and solved ones to show, which may be there."""
+    asked = questions.drawn(kind, generator(s.seed, f"{kind} questions"), s.questions, held_out=True)
+    shown = questions.drawn(kind, generator(s.seed, f"{kind} examples"), s.shots, held_out=False)
+    return questions.task(kind, asked, shown)
+
+
+def user_model(s: Settings) -> Model:
+    """The checkpoint that the settings name."""
+    from refllm.checkpoints import load
+
+    return load(s.checkpoint)
+
+
+def tokenizer_of(text: str) -> Tokenizer:
+    """Words of the tasks, as byte-level BPE learns them, and a token that begins a text."""
+    return train_bpe(text, 512, [END])
+
+
+def small_model(s: Settings, *, learns: bool) -> Model:
+    """A small Llama that has read lines of the tasks; where it does not learn, the same before its first update."""
+    text = questions.lines(generator(s.seed, "lines"), max(200, s.steps * s.batch * s.context // 40))
+    tokenizer = tokenizer_of(text[: 1 << 17])
+    config = config_of(s.width, tokenizer.vocab_size, s.context)
+    if not learns:
+        return Model.initialise(ARCHITECTURE, config, s.seed, tokenizer=tokenizer)
+    rows = line_rows(tokenizer, text, s.context)
+
+    def batch_at(step: int) -> Any:
+        chosen = rows[generator(s.seed, "batch", step).integers(0, len(rows), s.batch)]
+        return np.ascontiguousarray(chosen[:, :-1]), np.ascontiguousarray(chosen[:, 1:])
+
+    training = TrainingConfig(
+        context=s.context,
+        batch=s.batch,
+        steps=s.steps,
+        learning_rate=s.rate,
+        warmup_steps=min(50, s.steps // 4),
+        beta2=0.98,
+        weight_decay=0.0,
+        seed=s.seed,
+    )
+    (snapshot,) = learn(ARCHITECTURE, config, training, batch_at, [s.steps])
+    return Model(architecture(ARCHITECTURE), config, snapshot.raw, tokenizer)
+
+
+def line_rows(tokenizer: Tokenizer, text: str, context: int) -> np.ndarray:
+    """Windows of whole lines behind the token that begins a text, filled with further lines: (R, context + 1) int32."""
+    ids, rows, row = [tokenizer.encode(line) for line in text.splitlines(keepends=True)], [], [tokenizer.eos]
+    for line in ids:
+        row = row + line
+        if len(row) > context:
+            rows.append(row[: context + 1])
+            row = [tokenizer.eos]
+    return np.array(rows, dtype=np.int32)
+
+
+def figures(result: Result) -> dict[str, Any]:
+    """The share of right answers with intervals, and chance."""
+    from refllm.lab import plots
+
+    figure, axes = plots.new_figure("", "share of questions right")
+    rows, names = result["tables"]["tasks"], list(TASKS)
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    for i, model in enumerate(models):
+        mine = [row for row in rows if row["model"] == model]
+        x = [names.index(row["task"]) + 0.16 * (i - (len(models) - 1) / 2) for row in mine]
+        y = [row["accuracy"] for row in mine]
+        error = [[row["accuracy"] - row["low"] for row in mine], [row["high"] - row["accuracy"] for row in mine]]
+        axes.errorbar(x, y, error, linestyle="", marker="o", markersize=6, capsize=4, color=plots.COLORS[i], label=model)
+    for row in rows[: len(names)]:
+        at = names.index(row["task"])
+        label = "chance" if at == 0 else None
+        axes.plot([at - 0.3, at + 0.3], [row["chance"]] * 2, color=plots.INK, linewidth=1, linestyle="--", label=label)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylim(0, 1.05)
+    plots.legend(axes)
+    return {"tasks": figure}
+
+
+def judge_tasks(results: Mapping[str, Any]) -> Finding:
+    """Claim 19, of the model that has learned. It holds where the 95 % interval of every task lies above chance, and fails where
+    that of any lies below or at it; otherwise it is undecidable.
+    """
+    rows = [row for row in results[NAME]["tables"]["tasks"] if row["model"] != UNTRAINED]
+    if any(row["high"] <= row["chance"] for row in rows):
+        verdict = FAILS
+    else:
+        verdict = HOLDS if all(row["low"] > row["chance"] for row in rows) else UNDECIDABLE
+    worst = min(rows, key=lambda row: (row["accuracy"] - row["chance"]) / (1 - row["chance"]))
+    told = ", ".join(f"{row['task']} {100 * row['accuracy']:.1f} % (chance {100 * row['chance']:.0f} %)" for row in rows)
+    why = f"Right by the likeliest continuation: {told}, of {rows[0]['questions']} questions each."
+    return Finding(worst["accuracy"], worst["low"], worst["high"], f"share right, {worst['task']}", verdict, why)
+
+
+CLAIMS = (
+    Claim(
+        number=19,
+        statement="Any task is completion.",
+        formula="accuracy of argmax over choices of log p(choice | question), above chance in all three tasks",
+        published="GPT-3 solves tasks from a prompt (Brown 2020, arXiv:2005.14165)",
+        needs=(NAME,),
+        judge=judge_tasks,
+    ),
+)
