@@ -131,12 +131,13 @@ def small_model(s: Settings, *, learns: bool) -> Model:
 
 def line_rows(tokenizer: Tokenizer, text: str, context: int) -> np.ndarray:
     """Windows of whole lines behind the token that begins a text, filled with further lines: (R, context + 1) int32."""
-    ids, rows, row = [tokenizer.encode(line) for line in text.splitlines(keepends=True)], [], [tokenizer.eos]
-    for line in ids:
-        row = row + line
+    begin = tokenizer.encode(END, {END})
+    rows, row = [], begin
+    for line in text.splitlines(keepends=True):
+        row = row + tokenizer.encode(line)
         if len(row) > context:
             rows.append(row[: context + 1])
-            row = [tokenizer.eos]
+            row = begin
     return np.array(rows, dtype=np.int32)
 
 
@@ -159,7 +160,7 @@ def figures(result: Result) -> dict[str, Any]:
         axes.plot([at - 0.3, at + 0.3], [row["chance"]] * 2, color=plots.INK, linewidth=1, linestyle="--", label=label)
     axes.set_xticks(range(len(names)), names)
     axes.set_ylim(0, 1.05)
-    plots.legend(axes)
+    plots.legend(axes, loc="center right")
     return {"tasks": figure}
 
 

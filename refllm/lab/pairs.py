@@ -27,6 +27,7 @@ SUMMARY = {
 }
 SENTENCE = "I love street food."
 BEGIN, END = "[begin]", "[end]"
+EAST_ASIAN = "\u3040-\u30ff\u3400-\u9fff"  # kana and Han characters
 BUILT_IN = ("bytes", "characters", "words")  # tokenizers that learn nothing; bpe-N learns N tokens
 
 # The same four short sentences everywhere, written for this comparison.
@@ -118,8 +119,8 @@ def tokenizer(name: str, s: Settings) -> tuple[Spell, int | None]:
 
 
 def words(text: str) -> list[str]:
-    """Words and signs, as they stand: what a vocabulary of whole words has."""
-    return re.findall(r"\w+|[^\w\s]", text)
+    """Words and signs, as they stand: what a vocabulary of whole words has. Where no space parts words, a character is one."""
+    return re.findall(rf"[{EAST_ASIAN}]|[^\W{EAST_ASIAN}]+|[^\w\s]", text)
 
 
 def readable(token: bytes) -> str:

@@ -29,6 +29,10 @@ def test_a_sentence_of_five_words_and_signs_is_six_pairs():
     assert found[5] == (("[begin]", "I", "love", "street", "food", "."), "[end]")
 
 
+def test_where_no_space_parts_words_a_character_is_one():
+    assert pairs.words("今日は、two dogs") == ["今", "日", "は", "、", "two", "dogs"]
+
+
 def test_larger_vocabularies_make_fewer_pairs_of_a_sentence(result):
     rows = {row["tokenizer"]: row for row in result["tables"]["sentence"]}
     assert (rows["bytes"]["pairs"], rows["words"]["pairs"]) == (20, 6)
