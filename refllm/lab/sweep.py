@@ -37,13 +37,14 @@ class Settings:
 
     widths: of the models, d_model    seeds: how many models of each width; the last widths, beyond `reseeded`, have one
     steps: updates of each, of batch · context characters    rates: learning rates tried at each of the two `tuned` widths
+    gain: of the first weights, see `learn.spread`; half of LeCun's trains narrow models to lower losses, and seeds differ less
     text: a file or a folder; "" for Python's standard library
     """
 
     widths: tuple[int, ...] = (12, 16, 24, 32, 48, 64, 96)
-    seeds: int = 2
-    reseeded: int = 48
-    steps: int = 6144
+    seeds: int = 3
+    reseeded: int = 64
+    steps: int = 8192
     batch: int = 4
     context: int = 64
     tuned: tuple[int, int] = (24, 64)
@@ -51,6 +52,7 @@ class Settings:
     tuning_steps: int = 768
     snapshots: int = 10
     windows: int = 384
+    gain: float = 0.5
     text: str = ""
     executor: str = "processes"
 
@@ -185,7 +187,9 @@ def train(task: Task) -> Result:
         return corpus.batch(text.train, task.seed, step, batch=s.batch, context=s.context)
 
     rows = []
-    for snapshot in learn(ARCHITECTURE, config, training_of(task), batch_at, snapshot_steps(task.steps, s.snapshots)):
+    for snapshot in learn(
+        ARCHITECTURE, config, training_of(task), batch_at, snapshot_steps(task.steps, s.snapshots), gain=s.gain
+    ):
         D = snapshot.tokens
         rows.append(
             {

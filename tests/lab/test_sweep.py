@@ -80,7 +80,8 @@ def test_losses_are_those_of_the_running_mean_and_of_the_last_weights(conducted)
     task = sweep.Task(row["width"], row["seed"], row["learning_rate"], settings.steps, settings)
     sizes = {"batch": settings.batch, "context": settings.context}
     training = sweep.training_of(task)
-    (model,) = sweep.learn("llama", config, training, lambda k: sweep.corpus.batch(text.train, 0, k, **sizes), [settings.steps])
+    steps, gain = [settings.steps], settings.gain
+    (model,) = sweep.learn("llama", config, training, lambda k: sweep.corpus.batch(text.train, 0, k, **sizes), steps, gain=gain)
     windows = sweep.corpus.evaluation(text.held_out, count=settings.windows, context=settings.context)
     assert row["loss"] == pytest.approx(sweep.loss_of(model.averaged, config, windows), rel=1e-6)
     assert row["last_weights_loss"] == pytest.approx(sweep.loss_of(model.raw, config, windows), rel=1e-6)
