@@ -44,7 +44,7 @@ def judge_power_law(results: Results) -> Finding:
     for symbol, law in (("N", N), ("D", D), ("C", C)):
         error, floor = _error(law), "with a floor" if law.fitted.terms.floor else "no floor"
         verdict = within(error, error - reach, error + reach, -TOLERANCE, TOLERANCE)
-        verdicts += [verdict, _straight(law.fitted.rms, sigma)]
+        verdicts += [verdict, straight(law.fitted.rms, sigma)]
         said.append(f"{symbol} {100 * error:+.1f} % ({floor}, residuals {100 * law.fitted.rms:.2f} %)")
     percent = [100 * x for x in (_error(N), _error(N) - reach, _error(N) + reach)]
     why = f"Predicted against measured: {', '.join(said)}; seeds differ by {100 * sigma:.1f} %."
@@ -59,7 +59,8 @@ def _long(means: Runs) -> list[Runs]:
     return found
 
 
-def _straight(rms: float, sigma: float) -> str:
+def straight(rms: float, sigma: float) -> str:
+    """Whether residuals are those of a straight line, as far as seeds allow to say."""
     return HOLDS if rms <= STRAIGHT else UNDECIDABLE if rms <= 2 * max(STRAIGHT, sigma) else FAILS
 
 

@@ -95,7 +95,12 @@ def test_noise_must_be_what_scale_leaves(changed, verdict):
         ({}, FAILS, "scale cures C: facts at N = 32,000"),
         ({"causes": ("B", "B", "B", "A", "A", "A"), "regained": 0.1}, FAILS, "regains 10 %"),
         ({"causes": ("B", "B", "B", "A", "A", "A"), "regained": 0.75}, UNDECIDABLE, "regains 75 %"),
-        ({"causes": ("B", "B", "B", "A", "A", "A"), "regained": 2.0}, FAILS, "more often than greedy"),
+        ({"causes": ("B", "B", "B", "A", "A", "A"), "regained": 2.0}, FAILS, "regains 200 %"),
+        (
+            {"causes": ("A", "A", "A", "A", "A", "C"), "exact": (0.95, 0.5, 0.3, 0.3, 0.05, 0.05)},
+            HOLDS,
+            "No size gained a skill",  # it is the larger one that lacks it
+        ),
     ],
 )
 def test_samples_must_cure_noise_and_no_more(changed, verdict, says):

@@ -71,6 +71,23 @@ def test_a_loss_that_stops_falling_is_no_power_law():
     assert finding.value < -10
 
 
+def test_sizes_off_the_line_are_no_power_law_even_where_the_largest_is_met():
+    def zigzag(N, D):
+        return LAW.loss(N, D) * {SIZES[1]: 1.06, SIZES[2]: 0.94}.get(N, 1.0)
+
+    finding = claims.judge_power_law(sweep(zigzag, noise=0.0005))
+    assert abs(finding.value) < 3
+    assert finding.verdict == FAILS
+
+
+@pytest.mark.parametrize(
+    ("rms", "sigma", "verdict"),
+    [(0.005, 0.0, HOLDS), (0.015, 0.001, UNDECIDABLE), (0.03, 0.001, FAILS), (0.03, 0.02, UNDECIDABLE)],
+)
+def test_residuals_count_where_seeds_do_not_explain_them(rms, sigma, verdict):
+    assert claims.straight(rms, sigma) == verdict
+
+
 def test_seeds_that_differ_by_much_leave_a_power_law_undecided():
     assert claims.judge_power_law(sweep(LAW.loss, noise=0.03)).verdict == UNDECIDABLE
 
@@ -79,12 +96,14 @@ def test_a_doubling_buys_a_constant_fraction_of_a_pure_power_law():
     finding = claims.judge_doubling(sweep(lambda N, D: 6 * N**-0.1 * D**-0.05))
     assert finding.verdict == HOLDS
     assert finding.low < 2**-0.1 < finding.high
+    assert finding.low * finding.high == pytest.approx(finding.value**2)
     assert f"×{2**-0.05:.3f} of D" in finding.why
 
 
 def test_a_floor_takes_the_gain_of_a_doubling_away():
     finding = claims.judge_doubling(sweep(lambda N, D: 1.0 + 500 / N, noise=0.0005))
     assert finding.verdict == FAILS
+    assert claims.judge_doubling(sweep(lambda N, D: 1.0 + 8 * N**-0.3, noise=0.0002)).verdict == FAILS  # by less
     assert claims.judge_doubling(sweep(lambda N, D: 6 * N**-0.02, noise=0.02)).verdict == UNDECIDABLE
 
 
