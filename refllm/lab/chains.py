@@ -28,11 +28,12 @@ HARD = 0.9  # accuracy below which a length counts as hard
 class Settings:
     """The sizes, the lengths, and how long the models learn. The defaults take a minute and a half on two cores.
 
-    steps: updates of `batch` rows each
+    counts: lengths of rows to count in    sums: how many digits to sum    steps: updates of `batch` rows each
     """
 
     widths: tuple[int, ...] = (12, 24, 48)
-    lengths: tuple[int, ...] = (4, 8, 16, 64)
+    counts: tuple[int, ...] = (4, 16, 64)
+    sums: tuple[int, ...] = (1, 2, 3, 4, 8)
     steps: int = 600
     batch: int = 64
     items: int = 1000
@@ -40,7 +41,7 @@ class Settings:
     executor: str = "processes"
 
 
-QUICK = Settings(widths=(12, 24), lengths=(4, 8, 16), steps=300)
+QUICK = Settings(widths=(12, 24), counts=(4, 32), sums=(1, 2, 4), steps=300)
 
 
 class Job(NamedTuple):
@@ -60,7 +61,8 @@ def task_of(name: str, length: int) -> tasks.Task:
 def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
     """Train a model for every task, length and width."""
     s = settings
-    order = [(t, n, d) for d in sorted(s.widths, reverse=True) for n in sorted(s.lengths, reverse=True) for t in TASKS]
+    lengths = [(TASKS[0], n) for n in sorted(s.counts, reverse=True)] + [(TASKS[1], n) for n in sorted(s.sums, reverse=True)]
+    order = [(t, n, d) for d in sorted(s.widths, reverse=True) for t, n in lengths]
     jobs = [(f"{t.replace(' ', '-')}-{n}-d{d}", Job(t, n, d, s)) for t, n, d in order]
     rows = []
     for name, row in each(learned, jobs, workers, folder / "models", s.executor):

@@ -55,6 +55,8 @@ def test_half_known_is_where_recall_crosses_the_middle():
     rows = [{"seen": 1.0, "recall": 1 / 16}, {"seen": 4.0, "recall": 1 / 16}, {"seen": 16.0, "recall": 1.0}]
     assert rare.half_known(rows) == pytest.approx(8.0)
     assert rare.half_known(rows[:2]) is None
+    early = [{"seen": 0.5, "recall": 1 / 16}, {"seen": 0.7, "recall": 1.0}]  # some rare fact that is known by chance
+    assert rare.half_known(early + rows) == pytest.approx(8.0)
 
 
 def result(shares, reach=0.02):
