@@ -17,6 +17,7 @@ EXPERIMENTS = {
     "collapse": "Train generations of models on what the ones before wrote.",
     "completion": "Put classification, translation and questions to a model as completion.",
     "pairs": "Count the training pairs of a sentence for tokenizers and languages.",
+    "latency": "Time tokens that are read and written, and count the cache's bytes.",
 }
 
 

@@ -1,0 +1,227 @@
+"""Reading is parallel, writing is not: the time of a token that is read and of one that is written, and what the cache takes.
+
+A prompt is read at once (prefill): every weight that is fetched serves all of its tokens. Then each token waits for the one
+before it (decode), and every weight is fetched again for it alone. Keys and values are kept of each position that is still seen:
+
+    bytes = 2 · layers · key/value heads · d_head · positions · bytes of a number
+
+Times are those of this machine with one BLAS thread, each the median of several tries between the fastest and the slowest; beside
+them stands the least that the machine's own speeds allow (`refllm.bench.floor`).
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refllm.array_api import generator
+from refllm.bench import floor
+from refllm.decoding import decode, new_cache, prefill
+from refllm.decoding.sampling import greedy
+from refllm.lab.experiment import Report, Result
+from refllm.lab.pool import each
+from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
+from refllm.layers.kv_cache import n_bytes
+from refllm.models import accounting, architecture
+from refllm.models.model import Model
+
+NAME = "latency"
+SUMMARY = {
+    "times": ("length", "read_ms", "read_floor_ms", "write_ms", "write_floor_ms"),
+    "bytes": ("length", "cache_bytes", "windowed_bytes"),
+}
+BLOCK = 16  # positions of a block of the cache whose bytes are counted
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The defaults take a few seconds.
+
+    checkpoint: the user's model, a folder or a file; "" for one of random weights and the sizes below
+    lengths: tokens of a prompt    written: tokens that are written behind each    tries: of each measurement
+    window: positions that a query of the model's twin sees, whose cache is counted too    answer: tokens of an answer
+    """
+
+    checkpoint: str = ""
+    d_model: int = 256
+    n_layers: int = 4
+    vocab_size: int = 2048
+    lengths: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
+    written: int = 16
+    tries: int = 5
+    window: int = 128
+    answer: int = 100
+    seed: int = 0
+    executor: str = "processes"
+
+
+QUICK = Settings(lengths=(1, 8, 64, 512), tries=3, written=8)
+
+
+class Times(NamedTuple):
+    """Seconds of several tries."""
+
+    read: list[float]  # a token of a prompt that is read at once
+    write: list[float]  # a token that is written behind it
+
+
+def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
+    """Take all times, one after another in this process, and count bytes."""
+    ((_, found),) = each(measured, [("times", settings)], 1, folder / "times", settings.executor)
+    for row in found["tables"]["times"]:
+        report(f"{row['length']} tokens: {row['read_ms']:.3f} ms for one read, {row['write_ms']:.2f} ms for one written")
+    return found
+
+
+def measured(s: Settings) -> Result:
+    """Times and bytes at every length."""
+    model = model_of(s)
+    fitting = [n for n in s.lengths if n + s.written <= model.config.max_positions]
+    if not fitting:
+        room = model.config.max_positions
+        raise ValueError(f"no prompt of {min(s.lengths)} tokens and {s.written} more fit the model's context of {room}.")
+    times = {n: Times([], []) for n in fitting}
+    for _ in range(1 + s.tries):  # the lengths in turn, so that what else the machine does falls on all alike
+        for n in fitting:
+            read, write = timed(model, prompt(model, n, s.seed), s.written, time.perf_counter)
+            times[n].read.append(read)
+            times[n].write.append(write)
+    rows = [row(model, n, Times(*(tries[1:] for tries in times[n])), s.written) for n in fitting]  # the first try warms up
+    last = rows[-1]
+    waiting = last["write_ms"] * s.answer
+    numbers = {"decoding_share": waiting / (waiting + last["read_ms"] * last["length"]), "answer": s.answer}
+    return {"tables": {"times": rows, "bytes": [bytes_row(model, n, s.window) for n in fitting]}, "numbers": numbers}
+
+
+def model_of(s: Settings) -> Model:
+    """The user's model, or one of random weights: times do not depend on them."""
+    if s.checkpoint:
+        from refllm.checkpoints import load
+
+        return load(s.checkpoint)
+    heads, room = max(1, s.d_model // 64), max(s.lengths) + s.written
+    config = architecture("llama").Config(
+        vocab_size=s.vocab_size,
+        d_model=s.d_model,
+        n_layers=s.n_layers,
+        n_heads=heads,
+        n_kv_heads=heads,
+        d_head=s.d_model // heads,
+        d_ff=round(8 * s.d_model / 3 / 4) * 4,
+        max_positions=room,
+        tied=True,
+    )
+    return Model.initialise("llama", config, s.seed)
+
+
+def prompt(model: Model, length: int, seed: int) -> np.ndarray:
+    """Tokens drawn evenly: (1, length)."""
+    return generator(seed, "prompt").integers(0, model.config.vocab_size, (1, length)).astype(np.int32)
+
+
+def timed(model: Model, tokens: np.ndarray, written: int, now: Callable[[], float]) -> tuple[float, float]:
+    """Seconds per token of reading a prompt (1, T) at once, and of writing so many tokens behind it, each read by the host."""
+    xp, (_, T) = model.backend.xp, tokens.shape
+    ids, cache = model.tokens(tokens), new_cache(model, 1, T + written)
+    began = now()
+    logits, cache = prefill(model, ids, cache)
+    xp.to_numpy(logits)
+    read = now()
+    for _ in range(written):
+        token = greedy(logits)
+        xp.to_numpy(token)
+        logits, cache = decode(model, token[:, None], cache)
+    xp.to_numpy(logits)
+    return (read - began) / T, (now() - read) / written
+
+
+def row(model: Model, length: int, times: Times, written: int) -> dict[str, Any]:
+    """Milliseconds per token at one length, and the least that they can be."""
+    found: dict[str, Any] = {"length": length}
+    for name, tries in times._asdict().items():
+        found |= {f"{name}_ms": 1e3 * statistics.median(tries), f"{name}_low_ms": 1e3 * min(tries)}
+        found[f"{name}_high_ms"] = 1e3 * max(tries)
+    found["read_floor_ms"] = 1e3 * floor.prefill_floor(model, length).seconds / length
+    found["write_floor_ms"] = 1e3 * floor.token_floor(model, length + (written + 1) // 2).seconds
+    return found
+
+
+def bytes_row(model: Model, length: int, window: int) -> dict[str, Any]:
+    """Bytes of the cache of so many positions beside those of the formula; also for the model's twin with a window, if it can
+    have one. The cache may take two blocks a layer more.
+    """
+    found = {"length": length} | dict(zip(("cache_bytes", "cache_formula_bytes"), cache_bytes(model, length), strict=True))
+    if hasattr(model.config, "window"):
+        twin = Model(model.architecture, replace(model.config, window=window), model.params)
+        found |= zip(("windowed_bytes", "windowed_formula_bytes"), cache_bytes(twin, length), strict=True)
+    return found | {"slack_bytes": 2 * BLOCK * model.config.n_layers * floor.layer_bytes(model)}
+
+
+def cache_bytes(model: Model, length: int) -> tuple[int, int]:
+    """Bytes of a cache of so many positions, and those that the formula has for what queries see."""
+    formula = accounting.seen_cache_bytes(model.architecture, model.config, length, floor.dtype_name(model))
+    return n_bytes(new_cache(model, 1, length, size=BLOCK)), formula
+
+
+def figures(result: Result) -> dict[str, Any]:
+    """Time of a token and bytes of the cache against length."""
+    from refllm.lab import plots
+
+    figure, (times, sizes) = plots.new_figure("positions", "milliseconds per token", panels=2)
+    rows = result["tables"]["times"]
+    n = [row["length"] for row in rows]
+    for i, (name, label) in enumerate((("write", "written (decode)"), ("read", "read (prefill)"))):
+        color = plots.COLORS[i]
+        low, high = ([row[f"{name}_{end}_ms"] for row in rows] for end in ("low", "high"))
+        times.fill_between(n, low, high, color=color, alpha=0.15, linewidth=0)
+        times.plot(n, [row[f"{name}_ms"] for row in rows], marker="o", markersize=4, color=color, label=label)
+        times.plot(n, [row[f"{name}_floor_ms"] for row in rows], linestyle="--", linewidth=1, color=color, label="its least")
+    kept = result["tables"]["bytes"]
+    for i, (name, label) in enumerate((("cache_bytes", "all positions kept"), ("windowed_bytes", "with a window"))):
+        if name in kept[0]:
+            mebibytes = [row[name] / 2**20 for row in kept]
+            sizes.plot(n, mebibytes, marker="o", markersize=4, color=plots.COLORS[2 + i], label=label)
+    sizes.set_ylabel("keys and values (MiB)", color=plots.INK)
+    for axes in (times, sizes):
+        plots.logarithmic(axes)
+        plots.legend(axes)
+    return {"latency": figure}
+
+
+def judge_latency(results: Mapping[str, Any]) -> Finding:
+    """Claim 18, at the longest length. It holds where the fastest try of a written token takes longer than the slowest of a token
+    that is read, and fails where the slowest takes less than the fastest of the other, or where a cache takes less than the
+    formula or more than two blocks a layer above it; otherwise it is undecidable.
+    """
+    tables = results[NAME]["tables"]
+    first, last = tables["times"][0], tables["times"][-1]
+    kinds = [kind for kind in ("cache", "windowed") if f"{kind}_bytes" in tables["bytes"][0]]
+    above = [
+        (row[f"{kind}_bytes"] - row[f"{kind}_formula_bytes"], row["slack_bytes"]) for row in tables["bytes"] for kind in kinds
+    ]
+    off = any(not 0 <= more <= slack for more, slack in above)
+    low, high = last["write_low_ms"] / last["read_high_ms"], last["write_high_ms"] / last["read_low_ms"]
+    verdict = FAILS if off or high < 1 else HOLDS if low > 1 else UNDECIDABLE
+    bytes_last = tables["bytes"][-1]
+    why = (
+        f"At {last['length']} tokens one that is read takes {last['read_ms']:.3f} ms (alone {first['read_ms']:.2f} ms) and one "
+        f"that is written {last['write_ms']:.2f} ms; the cache takes {bytes_last['cache_bytes'] // bytes_last['length']:,} bytes "
+        "a position" + (f", with a window {bytes_last['windowed_bytes']:,} in all." if "windowed" in kinds else ".")
+    )
+    return Finding(last["write_ms"] / last["read_ms"], low, high, "time of a written token over that of a read one", verdict, why)
+
+
+CLAIMS = (
+    Claim(
+        number=18,
+        statement="Prefill is parallel, decode is sequential and sets the latency; keys and values grow with the sequence.",
+        formula="seconds per token written / read > 1 at the longest prompt; bytes = 2 · layers · G · K · positions · itemsize",
+        published="",
+        needs=(NAME,),
+        judge=judge_latency,
+    ),
+)
