@@ -75,14 +75,12 @@ def plain(config) -> bool:
 def simple(cache, config, dtype) -> bool:
     """Whether the one row sees all positions, and every layer's next one lies in a block that is its own."""
     block = cache.length // cache.size
-    if dtype.char not in "fd" or cache.starts is not None or cache.begin or cache.quantised or block * cache.size < cache.owned:
+    if dtype.char not in "fd" or cache.starts is not None or cache.quantised or block * cache.size < cache.owned:
         return False
     if cache.length * config.n_kv_heads * config.d_head >= LONG:  # where threads share the heads
         return False
     return not [
-        held
-        for held in cache.layers
-        if held.first or len(held.keys) != block + 1 or held.window is not None or held.keys[-1].dtype != dtype
+        held for held in cache.layers if len(held.keys) != block + 1 or held.window is not None or held.keys[-1].dtype != dtype
     ]
 
 
@@ -93,7 +91,7 @@ def normed(row, gain, eps, out):
 
 
 def factors(cos, sin, H: int, G: int):
-    """What a row of H queries and G keys is multiplied by, and the same row with each pair exchanged: both ((H + G)·K,).
+    """What H queries and G keys in a row are multiplied by as they lie, and where each pair is exchanged: both ((H + G)·K,).
 
     cos, sin: (1, K/2). The queries' are scaled by 1/√K.
     """

@@ -116,6 +116,14 @@ def test_a_row_ends_at_its_stop_token_and_the_batch_with_its_last_row(backend, m
         assert [int(tokens[b]) for tokens in steps] == expected
 
 
+def test_a_row_that_has_ended_may_overflow(make_model, monkeypatch):
+    chosen = [[4, 1], [-1, 1], [-1, 1]]
+    steps = iter(chosen)
+    monkeypatch.setitem(generate.__globals__, "sample", lambda *_: (np.array(next(steps), np.int32), None))
+    found = [step.tokens.tolist() for step in generate(make_model("numpy"), [[1], [2]], 3, GREEDY, seed=0, stop=[4])]
+    assert found == chosen
+
+
 def blocks_of(cache):
     """Every block, in use or spare."""
     return [b for held in cache.layers for b in (*held.keys, *held.values, *(b for pair in held.spare for b in pair))]

@@ -112,6 +112,18 @@ def test_in_float64_a_token_gives_what_the_body_gives(config, seed, tokens, scal
             assert np.all(np.abs(ours - theirs) <= size * max(1, np.max(np.abs(theirs))))
 
 
+def test_scores_far_below_zero_do_not_vanish():
+    """A key that is its query turned round: the exponentials of all scores are zero, were it not for the shift."""
+    config = dataclasses.replace(CONFIG, n_kv_heads=4, d_head=2)
+    params, tokens = values(config, 0), np.array([3, 3], np.int32)
+    for i in range(2):
+        params[f"layers.{i}.attention.k"] = -1e4 * params[f"layers.{i}.attention.q"]
+    found = read(config, params, tokens, cuts=(1,))[-1].logits
+    with kernels(BACKEND, {}):
+        exact = read(config, params, tokens, cuts=(1,))[-1].logits
+    assert np.all(np.abs(found - exact) <= 1e4 * vectors.EXACT * np.max(np.abs(exact)))
+
+
 def test_the_kernel_serves_every_token_but_those_that_begin_a_block(served):
     params, tokens = in_dtype(values(CONFIG, 0), np.float32), np.arange(12, dtype=np.int32)
     read(CONFIG, params, tokens, size=4, cuts=range(2, 12))
@@ -134,21 +146,20 @@ def test_other_kinds_of_blocks_are_left_to_the_body(kind, served):
     assert len(served) == 2
 
 
-def in_half(params, cache):
+def cache_in(cache, dtype):
     layers = tuple(
-        held._replace(
-            keys=tuple(k.astype(np.float16) for k in held.keys), values=tuple(v.astype(np.float16) for v in held.values)
-        )
+        held._replace(keys=tuple(k.astype(dtype) for k in held.keys), values=tuple(v.astype(dtype) for v in held.values))
         for held in cache.layers
     )
-    return in_dtype(params, np.float16), cache._replace(layers=layers)
+    return cache._replace(layers=layers)
 
 
 CASES = {
-    "half precision": in_half,
+    "half precision": lambda p, c: (in_dtype(p, np.float16), cache_in(c, np.float16)),
     "a matrix of another dtype": lambda p, c: (p | {"layers.1.ffn.up": p["layers.1.ffn.up"].astype(np.float64)}, c),
     "another sequence's block": lambda p, c: (p, fork(c)[0]),
-    "padding": lambda p, c: (p, c._replace(starts=np.array([1], np.int32), begin=1)),
+    "padding": lambda p, c: (p, c._replace(starts=np.array([1], np.int32))),
+    "a cache of another dtype": lambda p, c: (p, cache_in(c, np.float64)),
 }
 
 
@@ -159,6 +170,15 @@ def test_other_numbers_and_caches_are_left_to_the_body(case, served):
     served.clear()
     llama.forward(params, np.array([[5]], np.int32), CONFIG, cache)
     assert served == ["llama_blocks"]
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_cache_of_another_window_is_refused(swapped):
+    params, windowed = in_dtype(values(CONFIG, 0), np.float32), dataclasses.replace(CONFIG, window=3)
+    ours, other = (windowed, CONFIG) if swapped else (CONFIG, windowed)
+    cache = read(other, params, np.arange(3, dtype=np.int32))[0].cache
+    with pytest.raises(ValueError, match="window"):
+        llama.forward(params, np.array([[5]], np.int32), ours, cache)
 
 
 @pytest.mark.parametrize(("B", "T"), [(2, 1), (1, 2)])
@@ -177,6 +197,20 @@ def test_eight_bits_and_dropout_are_left_to_the_body(served):
     llama.forward(params, token, CONFIG, cache)
     read(CONFIG, params, np.arange(3, dtype=np.int32), cuts=(2,), dropout=Dropout(0.5, 0, 0))
     assert len(served) == 4
+
+
+def test_keys_that_threads_share_are_left_to_the_body(served, monkeypatch):
+    monkeypatch.setattr(numpy_llama, "LONG", 3 * CONFIG.n_kv_heads * CONFIG.d_head)
+    read(CONFIG, in_dtype(values(CONFIG, 0), np.float32), np.arange(4, dtype=np.int32), cuts=(2, 3))
+    assert len(served) == 2  # the prompt, and the token behind three others
+
+
+def test_a_gate_that_is_shut_overflows_in_silence():
+    params, tokens = in_dtype(values(CONFIG, 0), np.float32), np.arange(3, dtype=np.int32)
+    params |= {name: x * 1000 for name, x in params.items() if name.endswith("gate")}
+    cache = read(CONFIG, params, tokens)[0].cache
+    with np.errstate(over="raise"):
+        assert np.all(np.isfinite(llama.forward(params, tokens[None, :1], CONFIG, cache).logits))
 
 
 def test_a_forked_cache_is_not_written_to():
