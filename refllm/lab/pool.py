@@ -6,6 +6,7 @@ Small models gain nothing from a product split between threads. Two processes of
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -109,7 +110,19 @@ def _open(executor: str, workers: int) -> Executor:
             **({} if "DASK_SCHEDULER_ADDRESS" in os.environ else {"threads_per_worker": 1}),
         )
         return client.get_executor()
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent)
+
+
+def end_with_parent() -> None:
+    """In a process of a pool: end as soon as the one that began it has, killed for instance, and not train on for nobody."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _imported(module: str, package: str, extra: str) -> Any:
