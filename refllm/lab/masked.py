@@ -31,7 +31,7 @@ CLEAR = 0.01  # how far from one a sum is surely not one
 
 @dataclass(frozen=True)
 class Settings:
-    """The defaults take twenty seconds on two cores.
+    """The defaults take ten seconds.
 
     longest: letters of the longest texts, of which there are 4^longest    width, steps, batch: of both models
     """

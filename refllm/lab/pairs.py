@@ -21,10 +21,7 @@ from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
 from refllm.tokenizer import Tokenizer, train_bpe
 
 NAME = "pairs"
-SUMMARY = {
-    "sentence": ("tokenizer", "vocab_size", "tokens", "pairs"),
-    "languages": ("tokenizer", "language", "pairs", "bytes_per_token"),
-}
+SUMMARY = {"sentence": ("tokenizer", "vocab_size", "tokens", "pairs", "cut")}
 SENTENCE = "I love street food."
 BEGIN, END = "[begin]", "[end]"
 EAST_ASIAN = "\u3040-\u30ff\u3400-\u9fff"  # kana and Han characters

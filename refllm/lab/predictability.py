@@ -23,13 +23,13 @@ from refllm.lab.text_kinds import KINDS, LETTERS, SPACE, Source, sources
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
 
 NAME = "predictability"
-SUMMARY = {"texts": ("model", "kind", "bits_per_byte", "bits_per_word", "model_bits", "coded_bits", "given_back")}
+SUMMARY = {"texts": ("model", "kind", "bits_per_byte", "bits_per_word", "coded_bits", "bits_over")}
 MODELS = ("transformer", "n-grams")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The defaults take a minute and a half on two cores.
+    """The defaults take a minute.
 
     width: of the transformer, d_model    steps: its updates, of `batch` texts of `length` characters    order: of the n-grams
     texts: of each kind, that are measured and coded    text: a file or a folder; "" for Python's standard library
@@ -102,6 +102,7 @@ def measured(model: Forecaster, source: Source, kind: str, s: Settings) -> dict[
         "bytes": n_bytes,
         "model_bits": bits,
         "coded_bits": n_bits,
+        "bits_over": n_bits - bits,
         "coded_bytes": len(code),
         "precision_bits": precision(np.exp(-nats.reshape(-1)), len(source.symbols)),
         "given_back": bool(np.array_equal(again, ids)),
@@ -142,7 +143,7 @@ def judge_bits(results: Mapping[str, Any]) -> Finding:
     """
     rows = results[NAME]["tables"]["texts"]
     wrong = [row for row in rows if not row["given_back"]]
-    gaps = [abs(row["coded_bits"] - row["model_bits"]) for row in rows]
+    gaps = [abs(row["bits_over"]) for row in rows]
     too_far = any(gap > 8 + row["precision_bits"] for gap, row in zip(gaps, rows, strict=True))
     mine = {row["kind"]: row for row in rows if row["model"] == "transformer"}
     pairs = [(KINDS[0], KINDS[1]), (KINDS[1], KINDS[2]), (KINDS[2], KINDS[3]), (KINDS[2], KINDS[4])]
