@@ -7,7 +7,8 @@ from other text,
 
 All are judged on the same real text that none has seen, and by what they write: how many of its 4-grams differ, how often it has
 the rarest characters, and its entropy under the model that wrote it. Models are n-gram tables, or small transformers that are
-trained anew, for equally many steps.
+trained anew, for equally many steps. Nothing is cut from their probabilities: what a smoothed table gives to all that it has not
+seen becomes data, so that tables write more and more at random.
 """
 
 from collections.abc import Mapping, Sequence
@@ -193,6 +194,7 @@ def figures(result: Result) -> dict[str, Any]:
             )
             axes.plot(x, [row["loss"] for row in mine], marker="o", markersize=4, color=plots.COLORS[i], label=regime)
         axes.set_title(f"{kind}s", fontsize=10, color=plots.INK)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         plots.legend(axes)
     written, panels = plots.new_figure("generation", "", panels=3)
     labels = (f"share of {DISTINCT}-grams that differ", "share of rare characters", "entropy (nats/character)")
@@ -203,7 +205,8 @@ def figures(result: Result) -> dict[str, Any]:
                 values = [row[measure] for row in mine]
                 axes.plot([r["generation"] for r in mine], values, style, color=plots.COLORS[i], label=f"{kind}, {regime}")
         axes.set_ylabel(label, color=plots.INK)
-    plots.legend(panels[0])
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    plots.legend(panels[1], loc="upper left")
     return {"collapse": loss, "what_they_write": written}
 
 

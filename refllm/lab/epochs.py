@@ -40,7 +40,7 @@ class Settings:
     """
 
     width: int = 24
-    unique: int = 65536
+    unique: int = 32768
     epochs: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     seeds: int = 4
     batch: int = 16
@@ -50,7 +50,7 @@ class Settings:
     executor: str = "processes"
 
 
-QUICK = Settings(width=16, unique=32768, epochs=(1, 2, 4, 8, 16, 32), seeds=2, windows=192)
+QUICK = Settings(width=16, unique=16384, epochs=(1, 2, 4, 8, 16, 32), seeds=2, windows=192)
 
 
 class Job(NamedTuple):
@@ -107,7 +107,7 @@ def train(job: Job) -> Result:
 
     steps = [e * each_epoch for e in s.epochs] if job.kind == REPEATED else fresh_steps(each_epoch, s.epochs)
     training, rows = text_models.training(s.width, steps[-1], s.batch, s.context, job.seed), []
-    for snapshot in learn(sweep.ARCHITECTURE, config, training, batch_at, steps):
+    for snapshot in learn(sweep.ARCHITECTURE, config, training, batch_at, steps, gain=text_models.GAIN):
         loss = sweep.loss_of(snapshot.averaged, config, judged)
         rows.append({"kind": job.kind, "seed": job.seed, "characters": snapshot.tokens, "loss": loss})
     N = accounting.parameters(architecture(sweep.ARCHITECTURE), config).total

@@ -44,7 +44,7 @@ class Settings:
 
     orders: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
     widths: tuple[int, ...] = (4, 8, 12, 24, 48, 96)
-    characters: tuple[int, ...] = (49152, 98304, 196608, 393216, 786432, 1572864, 3145728)
+    characters: tuple[int, ...] = (49152, 98304, 196608, 393216, 786432, 1572864)
     batch: int = 8
     context: int = 64
     piece: int = 1024
@@ -131,7 +131,7 @@ def transformers(job: Job, text: corpus.Text, windows: tuple[np.ndarray, np.ndar
         return corpus.windows(text.train, order[step * s.batch : (step + 1) * s.batch], s.context)
 
     training, rows = text_models.training(job.value, steps[-1], s.batch, s.context, s.seed), []
-    for snapshot in learn(sweep.ARCHITECTURE, config, training, batch_at, steps):
+    for snapshot in learn(sweep.ARCHITECTURE, config, training, batch_at, steps, gain=text_models.GAIN):
         about = {"kind": TRANSFORMER, "made_with": f"width {job.value}", "size": N, "characters": snapshot.tokens}
         p = text_models.probabilities(snapshot.averaged, config, windows[0])
         rows.append(about | judged(p, windows, text.symbols or ""))

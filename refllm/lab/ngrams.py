@@ -91,7 +91,6 @@ def _followers(level: Level, histories: np.ndarray, vocab_size: int) -> tuple[np
     """What was seen after each history: the history's row, the token and its share, one of each for every n-gram."""
     begins = np.searchsorted(level.keys, histories * vocab_size)
     sizes = np.searchsorted(level.keys, (histories + 1) * vocab_size) - begins
-    sizes = np.where(histories < 0, 0, sizes)
     row = np.repeat(np.arange(len(histories)), sizes)
     place = np.arange(sizes.sum()) + np.repeat(begins - np.cumsum(sizes) + sizes, sizes)
     return row, level.keys[place] - histories[row] * vocab_size, level.shares[place]

@@ -11,6 +11,7 @@ from refllm.training.config import TrainingConfig
 
 ARCHITECTURE = sweep.ARCHITECTURE
 RATE, WIDTH, POWER = 4e-3, 24, -0.71  # a learning rate found at one width, and how it falls with the width (as `sweep` finds it)
+GAIN = sweep.Settings.gain  # of the first weights
 
 
 def pieces(ids: np.ndarray, length: int, seed: int) -> np.ndarray:

@@ -50,7 +50,7 @@ def transformer(data: np.ndarray, judged: Windows, recipe: Recipe, pieces: int, 
         rows = data[generator(seed, "batch", step).integers(len(data), size=r.batch)].astype(np.int32)
         return np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
 
-    (snapshot,) = learn(sweep.ARCHITECTURE, config, training, batch_at, [r.steps])
+    (snapshot,) = learn(sweep.ARCHITECTURE, config, training, batch_at, [r.steps], gain=text_models.GAIN)
     params = snapshot.averaged
     begun = data[generator(seed, "begun").integers(len(data), size=pieces), :1].astype(np.int32)
     steps = generate(Model(architecture(sweep.ARCHITECTURE), config, params), begun.tolist(), r.context, Sampler(), seed)

@@ -22,6 +22,15 @@ def test_lines_without_a_size_in_common_cross_nowhere():
     assert crossing(first, second, 5, 0) == (None, None, None, None, None)
 
 
+@pytest.mark.parametrize(("losses", "reached"), [((2.0, 1.5), 0.0), ((2.0, 0.5), 1.0), ((0.5, 0.6), 1.0)])
+def test_the_first_reaches_the_second_where_it_is_somewhere_as_good(losses, reached):
+    first, second = (Line(np.array([1.0, 9.0]), np.outer(line, np.ones(8))) for line in (losses, (1.0, 1.0)))
+    found = crossing(first, second, 10, 0)
+    assert found.reached == reached
+    assert found.range == pytest.approx((1, 9))
+    assert (found.size is not None) == (losses == (2.0, 0.5))
+
+
 def test_the_interval_of_a_crossing_covers_the_true_one_about_as_often_as_it_says():
     draw, covered = np.random.default_rng(0), 0
     for trial in range(100):  # at size e^x the true losses are 2 − x and 1; every window adds noise of its own to each

@@ -32,3 +32,10 @@ def test_a_suggestion_saves_the_keys_after_the_last_wrong_guess(text, hits, keys
     inside = np.array([[c.isalnum() for c in text]])
     wanted = 1 - keys / characters if characters else 0
     assert guesses.savings(hit, inside[:, :-1], inside[:, 1:]) == pytest.approx(wanted)
+
+
+def test_letters_digits_and_underscores_are_words_characters():
+    windows = np.array([[2, 0, 1]]), np.array([[0, 1, 2]])  # "_a" between characters that end it, all of it guessed
+    p = np.eye(3)[windows[1]]
+    assert guesses.judged(p, windows, "_a ")["savings"] == pytest.approx(1 - 1 / 3)
+    assert guesses.judged(p, windows, "_+ ")["savings"] == pytest.approx(1 - 1 / 2)

@@ -35,6 +35,12 @@ def test_both_kinds_are_judged_after_the_same_characters(conducted):
         tables = [("n-gram", f"order {n}") for n in (1, 2, 4)]
         assert kinds == [*tables, ("transformer", "width 4"), ("transformer", "width 8")]
     assert len(rows) == 15
+    for found in result["tables"]["crossings"]:
+        for kind, best in (("n-gram", "best_table"), ("transformer", "best_transformer")):
+            assert found[best] == pytest.approx(
+                min(r["loss"] for r in rows if (r["kind"], r["characters"]) == (kind, found["characters"]))
+            )
+    assert "window_losses" not in rows[0]
     assert all(0 <= row["first"] <= row["among_three"] <= 1 and 0 <= row["savings"] < 1 for row in rows)
     assert {p.name for p in place.glob("*.png")} == {"keyboard_and_transformer.png", "keystroke_savings.png"}
 
