@@ -83,11 +83,23 @@ def test_fresh_text_is_real_and_none_of_it_comes_twice(monkeypatch, text):
     np.testing.assert_array_equal(seen[1], pieces[:240])
 
 
+def test_every_generation_draws_its_own_random_numbers(monkeypatch):
+    addresses = []
+    monkeypatch.setattr(collapse.writers, "table", lambda *arguments: addresses.append(arguments[-2:]))
+    monkeypatch.setattr(collapse.writers, "transformer", lambda *arguments: addresses.append(arguments[-1]))
+    for kind in ("n-gram", "transformer"):
+        for seed in (0, 1):
+            for g in (0, 1):
+                collapse.learned(collapse.Job(kind, "replace", seed, TINY), None, g, None, 9)
+    assert addresses == [(0, 0), (0, 1), (1, 0), (1, 1), 0, 1, 1000, 1001]
+
+
 def test_measures_count_different_ngrams_and_rare_characters():
     written = np.array([[1, 2, 1, 2, 1, 2], [3, 1, 2, 1, 2, 9]], dtype=np.uint8)
     found = collapse.measures(written, np.array([3, 9]))
     assert found["distinct"] == pytest.approx(4 / 6)  # 1212, 2121 twice each; 3121, 2129
     assert found["rare"] == pytest.approx(2 / 12)
+    assert collapse.measures(np.array([[2, 0, 0, 0], [0, 1, 0, 0]], dtype=np.uint8), np.array([9]))["distinct"] == 1
 
 
 def test_rare_characters_are_the_rarest_up_to_their_share():

@@ -20,11 +20,11 @@ def test_a_table_is_the_ngram_model_of_its_data():
 
 
 def test_a_transformer_that_knows_its_text_writes_it_again():
-    pieces = np.array([[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1]], dtype=np.uint8)
+    pieces = np.array([np.roll(np.arange(1, 7), i) for i in range(4)], dtype=np.uint8)
     windows = (pieces[:, :-1].astype(np.int32), pieces[:, 1:].astype(np.int32))
-    found = writers.transformer(pieces, windows, writers.Recipe(16, 400, 8, 5, 7), 20, seed=0)
+    found = writers.transformer(pieces, windows, writers.Recipe(16, 300, 2, 5, 7), 20, seed=0)
     assert found.loss < 0.1
     assert found.entropy < 0.2
     known = {tuple(row) for row in pieces.tolist()}
     assert sum(tuple(row) in known for row in found.written.tolist()) >= 18
-    assert len({row[0] for row in found.written.tolist()}) == 2
+    assert len({row[0] for row in found.written.tolist()}) == 4
