@@ -122,7 +122,7 @@ def loop(writer: Writer, prompts: np.ndarray, accept: Accept, tries: int) -> Run
     truth = calculator.truth(prompts)
     for step in range(operations.shape[1]):
         asked = calculator.expected_call(values, operations, step)
-        calls, waiting = writer.propose(), np.ones(len(prompts), dtype=bool)
+        calls = writer.propose()
         n_calls += len(prompts)
         for _ in range(tries - 1):
             waiting = ~accept(calls, asked)

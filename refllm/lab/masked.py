@@ -164,7 +164,7 @@ CLAIMS = (
         number=16,
         statement="Masked models see both sides and cannot generate; autoregressive ones score and generate.",
         formula="Σ exp(LL) = 1 over all texts of a length from one pass; Σ exp(PLL) ≠ 1 from a pass for each token",
-        published="PLL is no log-likelihood (Salazar 2020, arXiv:1910.14659)",
+        published="",
         needs=(NAME,),
         judge=judge_sums,
     ),
