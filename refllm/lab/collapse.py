@@ -34,7 +34,7 @@ RARE = 0.01  # of the real text, which the rarest characters make up
 
 @dataclass(frozen=True)
 class Settings:
-    """The generations. The defaults take three minutes on two cores.
+    """The generations. The defaults take about two minutes on two cores.
 
     characters: of a text    order: of the n-gram tables    piece: characters that a table writes at a stretch
     width: of the transformers    steps: that each of them is trained

@@ -6,6 +6,7 @@ U after one epoch. Muennighoff 2023 (arXiv:2305.16264, section 3, with e − 1 r
     D′ = U + U·R*·(1 − exp(−(e − 1)/R*))          R* = 15.39 where large models read web text
 
 A repetition is worth 1/e of a fresh epoch once R* have gone before, and D′ never exceeds U·(1 + R*).
+The law only rises, so that where repetition does harm (over-fitting), the measured D′ falls below it: the fit's rms tells.
 The loss is that of the running mean of the weights (see `learn`), so that one run has the losses of all numbers of epochs.
 """
 
@@ -33,7 +34,7 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Settings:
-    """The models. The defaults take two minutes on two cores.
+    """The models. The defaults take about a minute on two cores.
 
     unique: U, characters that are repeated, a multiple of batch · context    epochs: rising from 1    seeds: pairs of models
     windows: that judge    text: a file or a folder; "" for Python's standard library

@@ -35,7 +35,7 @@ NOWHERE = "not within this range"
 
 @dataclass(frozen=True)
 class Settings:
-    """The models. The defaults take two minutes on two cores.
+    """The models. The defaults take about a minute on two cores.
 
     characters: read, rising multiples of batch · context; more than the text has are left out
     piece: of the text, in characters    windows: that judge    resamples: of the windows, for intervals
