@@ -81,7 +81,7 @@ def show(found: "list[Judged]", console: "Console") -> None:
     table = Table(show_lines=True, expand=console.width <= 100)
     table.add_column("", justify="right")
     table.add_column("claim", ratio=4)
-    table.add_column("measured", min_width=16, ratio=1)
+    table.add_column("measured", min_width=16, ratio=1, overflow="fold")
     table.add_column("verdict", width=11)
     for one in found:
         claim, finding = one.claim, one.finding
