@@ -11,7 +11,7 @@ from .numpy_attention import reach
 from .numpy_blocks import ones, reference, served
 from .numpy_parallel import idle_threads, shared_out
 
-LONG = 1 << 20  # numbers of the keys, from which on threads share the heads
+LONG = 1 << 23  # numbers of the keys, from which on threads share the heads
 
 
 def cached_attention(q, keys, values, mask, scale, softcap=None):
