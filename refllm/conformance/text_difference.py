@@ -136,15 +136,18 @@ def written(side: Side, prompt: list[int], n_tokens: int, sampler: Sampler, seed
 def read_again(side: Side, prompt: list[int], text: list[int], room: int) -> dict[Place, np.ndarray]:
     """Every op's results while a side reads a prompt at once and then a text token by token: float64.
 
+    The logits are those of the side as it writes, with nobody looking: kernels of many layers, too, are at work there.
     room: positions of the cache, which decide the blocks in which attention reads it
     """
     model, xp = side.model, side.model.backend.xp
-    cache = new_cache(model, 1, room)
+    cache, own = new_cache(model, 1, room), new_cache(model, 1, room)
     parts: dict[Place, list[np.ndarray]] = {}
     with side.in_force():
         for tokens in (prompt, *([token] for token in text)):
             found, cache = _observed(model, tokens, cache, last=1, keep=lambda y: xp.to_numpy(y).astype(np.float64))
-            for place, rows in found.items():
+            logits, own, *_ = model.architecture.forward(model.params, model.tokens([tokens]), model.config, own, last=1)
+            told = {**found, LOGITS: xp.to_numpy(logits[0, ...]).astype(np.float64)}
+            for place, rows in told.items():
                 parts.setdefault(place, []).append(rows)
     return {place: np.concatenate(rows) for place, rows in parts.items()}
 

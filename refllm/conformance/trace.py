@@ -1,7 +1,8 @@
 """What every op of a model computes, named by the parameter that it reads, while nobody but the tracer knows.
 
 `traced` puts a table of kernels in force that runs what was in force before and tells of each result; so no model is changed, and
-where nobody traces nothing is slower. Ops inside ops are not told: a kernel may do without them.
+where nobody traces nothing is slower. Ops inside ops are not told: a kernel may do without them. An op of many layers runs its
+body, and the ops in it are told.
 """
 
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 from refllm.array_api import Backend, kernels, kernels_of, namespace
 
+MANY_LAYERS = ("llama_blocks",)
 HEAD = "head"  # the place of what comes behind the last layer
 
 
@@ -44,8 +46,8 @@ class _Telling(dict):
         self._tell, self._inside = tell, False
 
     def get(self, name, default=None):
-        found = super().get(name, default)
-        return found if self._inside else lambda *args, **options: self._run(name, found, args, options)
+        found = default if name in MANY_LAYERS else super().get(name, default)
+        return found if self._inside or name in MANY_LAYERS else lambda *args, **options: self._run(name, found, args, options)
 
     def _run(self, name, found, args, options):
         self._inside = True

@@ -184,3 +184,13 @@ def test_texts_of_a_checkpoint_are_told_in_words(refllm, finished_run):
 )
 def test_what_cannot_be_compared_is_refused_in_a_sentence(refllm, arguments, says):
     refllm("diff", *arguments).refused(says)
+
+
+def test_a_fault_of_a_kernel_of_many_layers_is_found_in_the_logits(refllm):
+    def llama_blocks(x, *rest):
+        y, cache = OPS["llama_blocks"].reference(x, *rest)
+        return (y + np.float32(0.01) if x.shape[1] == 1 else y), cache  # a factor would be undone by the norm that follows
+
+    with kernels(load("numpy"), {"llama_blocks": llama_blocks}):
+        fault = json.loads(refllm("diff", "random:llama", "1 2 3", "--tokens", 3, "--json").out)["fault"]
+    assert (fault["side"], fault["layer"], fault["position"]) == ("numpy", "head", 3)

@@ -77,7 +77,7 @@ def test_a_sweep_is_conducted_shown_and_fitted(refllm, text, tmp_path):
         (["extrapolate", "RUNS", "--by", "loss"], "--by 'loss' is neither"),
         (["exponent", "--share", "2"], "--share 2.0 must lie between 0 and 1"),
         (["sweep", "--set", "depth=3"], "must be name=value with one of widths"),
-        (["sweep", "--set", "steps=many"], "--set steps=many is not a number such as 6144"),
+        (["sweep", "--set", "steps=many"], "--set steps=many is not a number such as 8192"),
     ],
 )
 def test_wrong_input_is_refused_in_a_sentence(refllm, runs, arguments, says):

@@ -472,7 +472,8 @@ def test_every_op_of_refllm_is_defined_in_the_specification():
                 "refllm." + linked(page, "Code").removeprefix("refllm/").removesuffix(".py").replace("/", ".")
             )
     ours = {name for name, f in OPS.items() if f.__module__.startswith("refllm.") and not name.endswith("_backward")}
-    assert not ours - definitions().keys() - {"loss_and_gradients"}  # the model's and the loss's definitions together
+    together = {"loss_and_gradients", "llama_blocks"}  # the model's and the loss's definitions, the model's without its head
+    assert not ours - definitions().keys() - together
 
 
 # Examples
