@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from refllm.lab.plots import COLORS, frame
+
 INSTALL = "pip install 'refllm[plots]'"
-INK, FAINT, BLUE, RED, GREEN = "#1f2933", "#9aa5b1", "#2b6cb0", "#c05621", "#2f855a"
+BLUE, RED, GREEN = COLORS[:3]
 
 
 class Level(NamedTuple):
@@ -94,15 +96,7 @@ def _frame(axes: Any, lines: Sequence[dict[str, Any]]) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlim(steps[0], max(steps[-1], steps[0] + 1))
-    axes.set_xlabel("step (updates of the weights)", color=INK)
-    axes.set_ylabel("loss (nats per token)", color=INK)
-    axes.grid(True, color=FAINT, alpha=0.25, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(FAINT)
-    axes.tick_params(colors=INK, labelsize=9, color=FAINT)
+    frame(axes, "step (updates of the weights)", "loss (nats per token)")
 
 
 def running_mean(values: Sequence[float]) -> list[float]:

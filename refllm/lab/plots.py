@@ -21,16 +21,21 @@ def new_figure(x: str, y: str, *, wide: bool = False, panels: int = 1) -> tuple[
     figure = Figure(figsize=(10 if wide or panels > 1 else 7, 4.6), dpi=160, layout="constrained")
     axes = figure.subplots(1, panels)
     for a in np.atleast_1d(axes):
-        a.set_xlabel(x, color=INK)
-        a.set_ylabel(y, color=INK)
-        a.grid(True, color=FAINT, alpha=0.25, linewidth=0.6)
-        a.set_axisbelow(True)
-        for side in ("top", "right"):
-            a.spines[side].set_visible(False)
-        for side in ("left", "bottom"):
-            a.spines[side].set_color(FAINT)
-        a.tick_params(colors=INK, labelsize=9, color=FAINT)
+        frame(a, x, y)
     return figure, axes
+
+
+def frame(axes: Any, x: str, y: str) -> None:
+    """Labels, a faint grid behind the data, and no more of a frame than its two axes."""
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
+    axes.grid(True, color=FAINT, alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(FAINT)
+    axes.tick_params(colors=INK, labelsize=9, color=FAINT)
 
 
 def logarithmic(axes: Any, *, x: bool = True, y: bool = True) -> None:

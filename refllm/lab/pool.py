@@ -19,11 +19,6 @@ EXECUTORS = ("processes", "mpi", "dask")
 Task = tuple[str, Any]  # a name, which is its file's too, and what the function is called with
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def each(
     function: Callable[[Any], dict[str, Any]],
     tasks: Sequence[Task],

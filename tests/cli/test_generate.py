@@ -280,7 +280,7 @@ def test_drafts_change_no_greedy_text_and_are_counted(run, folder, model, drafte
 
 
 def test_a_text_keeps_to_its_form(run, tmp_path):
-    pytest.importorskip("llguidance")
+    pytest.importorskip("llguidance", reason="llguidance holds texts to a form: pip install llguidance")
     (tmp_path / "schema.json").write_text('{"type": "integer", "minimum": 10, "maximum": 99}')
     (number,) = objects(run("the cat", "--json-schema", tmp_path / "schema.json", "--json", *SHORT))
     assert 10 <= int(number["text"]) <= 99

@@ -17,3 +17,11 @@ def planted():
         return Runs(N, D, 6 * N * D, loss, np.arange(N.size).astype(str), "nats/token")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory):
+    """A file of lines that are alike, in which a tiny model soon finds something to learn."""
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("".join(f"line {i * i} of a text that repeats itself\n" for i in range(400)))
+    return str(path)

@@ -24,13 +24,6 @@ TINY = collapse.Settings(
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "text.txt"
-    path.write_text("".join(f"line {i * i} of a text that repeats itself\n" for i in range(400)))
-    return str(path)
-
-
-@pytest.fixture(scope="module")
 def conducted(tmp_path_factory, text):
     folder = tmp_path_factory.mktemp("lab")
     settings = collapse.Settings(**{**vars(TINY), "text": text})

@@ -12,13 +12,6 @@ E = np.array([1.0, 2, 4, 8, 16, 32, 64])
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "text.txt"
-    path.write_text("".join(f"line {i * i} of a text that repeats itself\n" for i in range(400)))
-    return str(path)
-
-
-@pytest.fixture(scope="module")
 def conducted(tmp_path_factory, text):
     folder = tmp_path_factory.mktemp("lab")
     settings = epochs.Settings(**{**vars(TINY), "text": text})

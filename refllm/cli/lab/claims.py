@@ -38,9 +38,9 @@ def claims(
     from rich.console import Console
 
     from refllm.atomic import write_atomically
+    from refllm.bench.report import cores
     from refllm.lab import claims as lab
     from refllm.lab.experiment import csv_text
-    from refllm.lab.pool import cores
 
     wanted = lab.chosen(numbers(only))
     told = Console(stderr=True, highlight=False)

@@ -37,9 +37,9 @@ def _command(name: str) -> Any:
     ) -> None:
         from rich.console import Console
 
+        from refllm.bench.report import cores
         from refllm.lab.experiment import conduct
         from refllm.lab.experiments import experiment
-        from refllm.lab.pool import cores
 
         module = experiment(name)
         settings = changed(module.QUICK if quick else module.Settings(), changes or [])
