@@ -6,7 +6,6 @@ An item with one right answer has p = exp(Σ log-probabilities of its tokens), s
 From c right of n samples the unbiased estimate is 1 − C(n−c, k) / C(n, k) (Chen 2021, arXiv:2107.03374, equation 1).
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,8 +74,3 @@ def tail_exponent(p: Any, k: Sequence[int]) -> float:
 def total_flops(training: float, per_token: float, tokens: float, k: Any, questions: float) -> Any:
     """FLOPs of training a model and of asking it `questions` times, k attempts of so many tokens each."""
     return training + per_token * tokens * np.asarray(k) * questions
-
-
-def attempts_for(p: float, target: float) -> float:
-    """How many attempts solve an item with that probability: ln(1 − target) / ln(1 − p)."""
-    return math.inf if p <= 0 else 1.0 if p >= 1 else max(1.0, math.log(1 - target) / math.log(1 - p))

@@ -48,6 +48,7 @@ def test_the_other_commands_agree_with_the_law(refllm, runs, tmp_path):
     assert said["isoflop"]["exponent"] == pytest.approx(BESIROGLU.parameter_exponent, abs=1e-3)
     assert said["frontier"]["exponent"] == pytest.approx(BESIROGLU.parameter_exponent, abs=1e-3)
     assert max(abs(row["error"]) for row in said["extrapolate"]["rows"] if row["law"] == "with a floor") < 1e-3
+    assert "0.78 (Besiroglu 2024)" in refllm("lab", "frontier", runs, "--resamples", "2").out
     done = refllm("lab", "exponent", runs, "--resamples", "20", "--json")
     ours = json.loads(done.out)["rows"][-1]
     assert ours["law"] == "these runs"

@@ -51,10 +51,7 @@ def test_a_power_law_of_items_gives_one_of_attempts():
     assert passk.tail_exponent(p, [64, 128, 256, 512]) == pytest.approx(0.4, abs=0.05)
 
 
-def test_attempts_and_flops():
-    assert passk.attempts_for(0.5, 0.75) == pytest.approx(2)
-    assert passk.attempts_for(0.0, 0.5) == float("inf")
-    assert passk.attempts_for(1.0, 0.5) == 1
+def test_flops_of_training_and_of_all_attempts_add_up():
     assert passk.total_flops(1000, 2, 10, [1, 5], 3).tolist() == [1060, 1300]
 
 

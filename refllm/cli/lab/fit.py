@@ -141,6 +141,7 @@ def frontier(
     """Tell how many parameters and tokens a budget is best spent on, with intervals, beside the laws in print."""
     from refllm.lab import frontier as best
     from refllm.lab.fit import fit as fitted
+    from refllm.lab.laws import LOSS_LAWS
 
     runs = chosen(file, unit, min_tokens, min_ratio, False)
     found = fitted(runs, VARIABLES["ND"], resamples=resamples, seed=seed)
@@ -156,6 +157,10 @@ def frontier(
     table_of([shown(split) for split in splits], "how to spend a budget of C = 6·N·D", console)
     between = "" if interval is None else f" (95 %: {interval[0]:.3f} … {interval[1]:.3f})"
     console.print(f"N* ~ C^{value:.3f}{between}; Hoffmann 0.46 to 0.50, Kaplan 0.73.")
+    seen = {name: f"{best.apparent_exponent(law):.2f}" for name, law in LOSS_LAWS.items()}
+    console.print(
+        f"Who leaves embeddings out at Kaplan's sizes sees {', '.join(f'{v} ({k})' for k, v in seen.items())}.", style="dim"
+    )
     for sentence in found.warnings:
         console.print(sentence, style="yellow")
 
