@@ -1,13 +1,8 @@
 """The value of repeated data: a model reads U characters again and again, another reads as many fresh ones.
 
-After e epochs the first has the loss that the second had after D′ characters: its effective data. Both begin alike, so that D′ is
-U after one epoch. Muennighoff 2023 (arXiv:2305.16264, section 3, with e − 1 repetitions):
-
-    D′ = U + U·R*·(1 − exp(−(e − 1)/R*))          R* = 15.39 where large models read web text
-
-A repetition is worth 1/e of a fresh epoch once R* have gone before, and D′ never exceeds U·(1 + R*).
-The law only rises, so that where repetition does harm (over-fitting), the measured D′ falls below it: the fit's rms tells.
-The loss is that of the running mean of the weights (see `learn`), so that one run has the losses of all numbers of epochs.
+After e epochs the first has the loss that the second had after D′ characters: its effective data (`effective_data` has the law).
+Both begin alike and read the first epoch alike, so that D′ is U after it. The loss is that of the running mean of the weights
+(see `learn`), so that one run has the losses of all numbers of epochs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +14,7 @@ import numpy as np
 
 from refllm.array_api import generator
 from refllm.lab import corpus, sweep, text_models
+from refllm.lab.effective_data import PUBLISHED, RMS, equal_data, predicted, summary
 from refllm.lab.experiment import Report, Result
 from refllm.lab.learn import learn
 from refllm.lab.pool import each
@@ -27,9 +23,7 @@ from refllm.models import accounting, architecture
 
 NAME = "epochs"
 SUMMARY = {"value": ("epochs", "fresh_loss", "repeated_loss", "effective_epochs", "low", "high", "published")}
-PUBLISHED = 15.39  # R* of Muennighoff 2023 (arXiv:2305.16264)
 FRESH, REPEATED = "fresh", "repeated"
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -74,7 +68,7 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
         rows += found["rows"]
     rows.sort(key=lambda row: (row["kind"], row["seed"], row["characters"]))
     effective = np.array([effective_epochs(rows, seed, s) for seed in range(s.seeds)])  # (seeds, epochs)
-    value, numbers = summary(effective, s)
+    value, numbers = summary(effective, s.epochs)
     for row in value:
         for kind in (FRESH, REPEATED):
             losses = [r["loss"] for r in rows if r["kind"] == kind and r["characters"] == row["epochs"] * s.unique]
@@ -83,10 +77,12 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
 
 
 def check(settings: Settings, text: corpus.Text) -> None:
-    """Raise ValueError where the epochs do not rise from 1, U is no whole batches, or the text has too little that is fresh."""
+    """Raise ValueError for epochs that do not rise from 1, a single seed, a U of no whole batches, or too little fresh text."""
     s, needed = settings, settings.unique * settings.epochs[-1]
     if s.epochs[0] != 1 or list(s.epochs) != sorted(set(s.epochs)) or len(s.epochs) < 2:
         raise ValueError(f"epochs={s.epochs} must rise from 1, and be two at least.")
+    if s.seeds < 2:
+        raise ValueError(f"seeds={s.seeds} tell no interval; ask for 2 at least.")
     if s.unique % (s.batch * s.context):
         raise ValueError(f"unique={s.unique} must be a multiple of batch · context = {s.batch * s.context}.")
     if needed > len(text.train) // s.context * s.context - s.context:
@@ -133,54 +129,15 @@ def fresh_steps(each_epoch: int, epochs: Sequence[int]) -> list[int]:
 
 
 def effective_epochs(rows: Sequence[Mapping[str, Any]], seed: int, settings: Settings) -> np.ndarray:
-    """D′/U after each number of epochs: (E,). Between fresh losses ln D is linear in the loss; beyond the last it is the last."""
+    """D′/U after each number of epochs: (E,)."""
     D, fresh = _line(rows, FRESH, seed)
     read, repeated = _line(rows, REPEATED, seed)
     return equal_data(repeated, D, fresh) / settings.unique
 
 
-def equal_data(losses: np.ndarray, D: np.ndarray, fresh: np.ndarray) -> np.ndarray:
-    """After how many fresh characters losses (E,) are reached, given fresh losses (n,) after D (n,), none above one before it."""
-    falling = np.minimum.accumulate(fresh)
-    return np.exp(np.interp(-losses, -falling, np.log(D)))
-
-
 def _line(rows: Sequence[Mapping[str, Any]], kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     mine = [row for row in rows if row["kind"] == kind and row["seed"] == seed]
     return np.array([row["characters"] for row in mine], dtype=float), np.array([row["loss"] for row in mine])
-
-
-def predicted(epochs: np.ndarray, constant: Any) -> np.ndarray:
-    """D′/U of Muennighoff's law with R* = constant."""
-    return 1 + constant * -np.expm1(-(epochs - 1) / constant)
-
-
-def fit(epochs: np.ndarray, effective: np.ndarray) -> float:
-    """R*, by least squares of ln D′ over epochs (E,) and D′/U (E,), searched from 0.01 to 10,000."""
-    low, high = np.log(0.01), np.log(1e4)
-    for _ in range(4):  # each search a hundred times finer
-        tried = np.linspace(low, high, 401)
-        errors = np.sum((np.log(predicted(epochs, np.exp(tried)[:, None])) - np.log(effective)) ** 2, axis=1)
-        best, step = tried[np.argmin(errors)], tried[1] - tried[0]
-        low, high = max(low, best - 2 * step), min(high, best + 2 * step)
-    return float(np.exp(best))
-
-
-def summary(effective: np.ndarray, settings: Settings) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The value of every number of epochs and R*, each with what 95 % of the bootstraps over seeds find: D′/U (seeds, E)."""
-    epochs, n = np.array(settings.epochs, dtype=float), len(effective)
-    logs = np.log(effective)
-    draws = logs[generator(0, "bootstrap of seeds").integers(0, n, (RESAMPLES, n))].mean(axis=1)  # (resamples, E)
-    low, high = np.exp(np.quantile(draws, [0.025, 0.975], axis=0))
-    mean = np.exp(logs.mean(axis=0))
-    constant = fit(epochs, mean)
-    constants = np.quantile([fit(epochs, d) for d in np.exp(draws[:200])], [0.025, 0.975]).tolist()
-    fitted, published = predicted(epochs, constant), predicted(epochs, PUBLISHED)
-    columns = {"epochs": list(settings.epochs), "effective_epochs": mean, "low": low, "high": high}
-    columns |= {"share_of_fresh": mean / epochs, "fitted": fitted, "published": published}
-    rows = [{name: column[i] for name, column in columns.items()} for i in range(len(epochs))]
-    rms = float(np.sqrt(np.mean((np.log(fitted) - np.log(mean)) ** 2)))
-    return rows, {"R*": constant, "low": constants[0], "high": constants[1], "published R*": PUBLISHED, "rms of ln D'": rms}
 
 
 def figures(result: Result) -> dict[str, Any]:
@@ -193,7 +150,8 @@ def figures(result: Result) -> dict[str, Any]:
     line = np.geomspace(1, epochs[-1], 100)
     worth.plot(line, line, color=plots.FAINT, linewidth=1, label="fresh data")
     worth.plot(line, predicted(line, PUBLISHED), color=plots.COLORS[1], linestyle="--", label=f"published, R* = {PUBLISHED}")
-    worth.plot(line, predicted(line, found["R*"]), color=plots.COLORS[0], label=f"fitted, R* = {found['R*']:.3g}")
+    rising = line[line <= found["fitted_up_to_epoch"]]
+    worth.plot(rising, predicted(rising, found["R*"]), color=plots.COLORS[0], label=f"fitted, R* = {found['R*']:.3g}")
     error = [[row["effective_epochs"] - row["low"] for row in value], [row["high"] - row["effective_epochs"] for row in value]]
     measured = [row["effective_epochs"] for row in value]
     worth.errorbar(epochs, measured, np.maximum(error, 0), color=plots.INK, linestyle="", marker="o", markersize=4, capsize=2)
@@ -215,19 +173,23 @@ def judge(results: Mapping[str, Any]) -> Finding:
     over seeds; it fails where they are worth more than half."""
     found, row = results[NAME]["numbers"], results[NAME]["tables"]["value"][-1]
     share, low, high = (row[name] / row["epochs"] for name in ("effective_epochs", "low", "high"))
-    verdict = within(share, low, high, 0.0, 0.5)
+    verdict, until = within(share, low, high, 0.0, 0.5), found["fitted_up_to_epoch"]
     why = (
         f"{row['epochs']} epochs are worth {row['effective_epochs']:.1f} of fresh data ({row['low']:.1f} … {row['high']:.1f}), "
-        f"{100 * share:.0f} % of what they cost; the published law gives {row['published']:.1f}."
+        f"{100 * share:.0f} % of what they cost, and by the published law {row['published']:.1f}. "
+        f"The law with this R* misses D′ by {100 * found[RMS]:.0f} % (rms) up to {until} epochs"
     )
-    return Finding(found["R*"], found["low"], found["high"], "repetitions", verdict, why)
+    if until < row["epochs"]:
+        why += f"; after them the model over-fits, its loss rises, and with all epochs R* is {found['R*_of_all_epochs']:.1f}"
+    return Finding(found["R*"], found["low"], found["high"], "repetitions", verdict, why + ".")
 
 
 CLAIMS = (
     Claim(
         14,
         "Data may run out before compute.",
-        "R* of D′ = U + U·R*·(1 − exp(−(epochs − 1)/R*)); holds where the most epochs are worth less than half of fresh data",
+        "R* of D′ = U + U·R*·(1 − exp(−(epochs − 1)/R*)), fitted where D′ rises; "
+        "holds where the most epochs are worth less than half of fresh data",
         "R* = 15.39 (Muennighoff 2023, arXiv:2305.16264)",
         (NAME,),
         judge,
