@@ -1,4 +1,4 @@
-"""A table of training runs: how large, on how much, for how many operations, to which loss. Any CSV or JSONL will do."""
+"""A table of training runs: how large, on how much, for how many operations, to which loss. From any CSV, JSON or JSON Lines."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-NAMES = {  # what a column may be called; compared without case, blanks and underscores
+NAMES = {  # what a column may be called, the likeliest name first; compared without case, blanks, hyphens and underscores
     "parameters": ("parameters", "params", "nparameters", "n", "modelsize", "size"),
     "tokens": ("tokens", "ntokens", "d", "trainingtokens", "datasetsize", "data"),
     "flops": ("flops", "flop", "c", "trainingflop", "trainingflops", "compute"),
@@ -18,8 +18,8 @@ NAMES = {  # what a column may be called; compared without case, blanks and unde
     "seed": ("seed",),
     "unit": ("unit", "lossunit"),
 }
-UNITS = {"nats/token": 1.0, "bits/token": math.log(2), "nats/byte": 1.0, "bits/byte": math.log(2)}  # in nats
-UNITS |= {"nats/character": 1.0, "bits/character": math.log(2)}
+UNITS = ("nats/token", "bits/token", "nats/byte", "bits/byte", "nats/character", "bits/character")
+LIKELY = 300.0  # FLOPs are between 6·N·D over this and 6·N·D times this; beyond, one of the three is in another unit
 
 
 class Runs(NamedTuple):
@@ -44,28 +44,26 @@ class Runs(NamedTuple):
 def read_runs(path: Path | str, unit: str | None = None) -> Runs:
     """Read a table with columns for parameters and loss, and for tokens or training FLOPs; the missing one follows by C = 6·N·D.
 
+    The file is a CSV (with commas, semicolons or tabs), JSON Lines, a JSON array of objects, or the results.json of a sweep.
     unit: of the loss, where the file has no column for it; nats/token if neither says
-    Raises ValueError for a missing column, a value that is no positive number, or losses in different units.
+    Raises ValueError for what is no such table, a missing column, a value that is no positive number, or mixed units.
     """
     path = Path(path)
     rows = _rows(path)
     if not rows:
-        raise ValueError(f"{path} holds no runs; each needs parameters, tokens and a loss.")
-    names = {key: _column(rows[0], key) for key in NAMES}
+        raise ValueError(f"{path} holds no runs; each needs parameters, tokens or flops, and a loss.")
+    has = list(dict.fromkeys(key for row in rows for key in row))
+    names = {key: _column(has, key) for key in NAMES}
     for needed in ("parameters", "loss"):
         if names[needed] is None:
-            raise ValueError(f"{path} has no column {needed}; it has {', '.join(rows[0])}.")
+            raise ValueError(f"{path} has no column {needed}; it has {_listed(has)}.")
     if names["tokens"] is None and names["flops"] is None:
-        raise ValueError(f"{path} has neither tokens nor flops; it has {', '.join(rows[0])}.")
-    units = {row[names["unit"]] for row in rows} if names["unit"] else {unit or "nats/token"}
-    return table(
-        (
-            {key: row[name] for key, name in names.items() if name is not None and key != "unit"} | {"line": i}
-            for i, row in enumerate(rows, start=1)
-        ),
-        units,
-        str(path),
-    )
+        raise ValueError(f"{path} has neither tokens nor flops; it has {_listed(has)}.")
+    units = {row.get(names["unit"]) or "no unit" for row in rows} if names["unit"] else {unit or UNITS[0]}
+    if unit is not None and unit not in units:
+        raise ValueError(f"--unit says {unit}, and {path} itself says {' and '.join(sorted(map(str, units)))}; leave --unit out.")
+    read = {key: name for key, name in names.items() if name is not None and key != "unit"} | {"place": "place"}
+    return table(({key: row.get(name) for key, name in read.items()} for row in rows), units, str(path))
 
 
 def table(rows: Iterable[Mapping[str, Any]], units: Iterable[str], source: str = "the table") -> Runs:
@@ -78,11 +76,13 @@ def table(rows: Iterable[Mapping[str, Any]], units: Iterable[str], source: str =
         raise ValueError(f"{source}: the loss's unit is {unit!r}; it must be one of {', '.join(UNITS)}.")
     found: dict[str, list[Any]] = {key: [] for key in ("parameters", "tokens", "flops", "loss", "run")}
     for i, row in enumerate(rows, start=1):
-        line = row.get("line", i)
-        N, loss = (_number(row, key, line, source) for key in ("parameters", "loss"))
-        D = _number(row, "tokens", line, source) if "tokens" in row else _number(row, "flops", line, source) / (6 * N)
-        C = _number(row, "flops", line, source) if "flops" in row else 6 * N * D
-        name = str(row.get("run", f"{N:g}/{row.get('seed', 0)}"))
+        where = f"{row.get('place', f'run {i}')} of {source}"
+        N, loss = (_number(row, key, where) for key in ("parameters", "loss"))
+        by_flops = _given(row, "flops") and not _given(row, "tokens")
+        D = _number(row, "flops", where) / (6 * N) if by_flops else _number(row, "tokens", where)
+        C = _number(row, "flops", where) if _given(row, "flops") else 6 * N * D
+        _check_scale(N, D, C, where)
+        name = str(row["run"] if _given(row, "run") else f"{N:g}/{row.get('seed') or 0}")
         for key, value in zip(found, (N, D, C, loss, name), strict=True):
             found[key].append(value)
     columns: dict[str, Any] = {key: np.array(values, dtype=None if key == "run" else float) for key, values in found.items()}
@@ -90,28 +90,106 @@ def table(rows: Iterable[Mapping[str, Any]], units: Iterable[str], source: str =
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text(encoding="utf-8-sig")
+    """The rows of a file, each with its `place` in it."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a table of runs in it, such as runs.csv.")
     try:
-        if text.lstrip().startswith("["):
-            return json.loads(text)
-        if text.lstrip().startswith("{"):
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise ValueError(f"{path} is no text in UTF-8; runs are a CSV, JSON Lines or JSON.")
+    return _of_json(text, path) if text.lstrip()[:1] in ("[", "{") else _of_csv(text, path)
+
+
+def _of_json(text: str, path: Path) -> list[dict[str, Any]]:
+    try:
+        try:
+            whole = json.loads(text)
+        except json.JSONDecodeError:
+            whole = [json.loads(line) for line in text.split("\n") if line.strip()]
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from error
-    return list(csv.DictReader(text.splitlines()))
+        raise ValueError(f"{path} is neither JSON nor JSON Lines: {error}.") from error
+    if isinstance(whole, dict):
+        whole = whole["tables"].get("runs") if isinstance(whole.get("tables"), dict) else [whole]
+    if not isinstance(whole, list) or not all(isinstance(row, dict) for row in whole):
+        raise ValueError(
+            f'{path} holds JSON that is no list of runs; a run looks like {{"parameters": 1e6, "tokens": 2e7, "loss": 3.5}}.'
+        )
+    return [row | {"place": f"run {i}"} for i, row in enumerate(whole, start=1)]
 
 
-def _column(row: Mapping[str, Any], key: str) -> str | None:
-    plain = {name.lower().replace(" ", "").replace("_", "").replace("-", ""): name for name in row if name}
+def _of_csv(text: str, path: Path) -> list[dict[str, Any]]:
+    lines = text.splitlines()
+    head = next((line for line in lines if line.strip()), "")
+    separator = max(",;\t", key=head.count)
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+    try:
+        cells = [(reader.line_num, [cell.strip() for cell in line]) for line in reader if any(cell.strip() for cell in line)]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: this is no CSV ({error}).") from error
+    if not cells:
+        return []
+    header = cells[0][1]
+    if all(_is_number(name) for name in header):
+        raise ValueError(f"{path} has no header; its first line must name the columns: parameters,tokens,loss.")
+    rows = []
+    for number, values in cells[1:]:
+        if len(values) < len(header) or any(values[len(header) :]):
+            has = f"line {number} of {path} has {len(values)} cells for {len(header)} columns"
+            raise ValueError(f"{has}; write every number, and without thousands separators.")
+        rows.append(dict(zip(header, values, strict=False)) | {"place": f"line {number}"})
+    if len(set(map(_plain, header))) < len(header):
+        twice = next(name for i, name in enumerate(header) if _plain(name) in map(_plain, header[:i]))
+        raise ValueError(f"{path} has two columns {twice or 'without a name'!r}; give each another name.")
+    return rows
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace(" ", "").replace("_", "").replace("-", "")
+
+
+def _column(has: Iterable[str], key: str) -> str | None:
+    """The column that a key's values stand in."""
+    plain = {_plain(name): name for name in has if name != "place"}
     return next((plain[name] for name in NAMES[key] if name in plain), None)
 
 
-def _number(row: Mapping[str, Any], key: str, line: int, source: str) -> float:
+def _listed(has: Iterable[str]) -> str:
+    names = [name for name in has if name != "place"]
+    return ", ".join(names) + ("" if len(names) > 1 else " alone (columns are separated by commas, semicolons or tabs)")
+
+
+def _given(row: Mapping[str, Any], key: str) -> bool:
+    return row.get(key) not in (None, "")
+
+
+def _is_number(said: Any) -> bool:
     try:
-        value = float(row[key])
+        float(said)
     except (TypeError, ValueError):
-        value = math.nan
+        return False
+    return True
+
+
+def _number(row: Mapping[str, Any], key: str, where: str) -> float:
+    if not _given(row, key):
+        raise ValueError(f"{where} has no {key}; take the run out or write one.")
+    said = row[key]
+    if isinstance(said, bool) or not _is_number(said):
+        raise ValueError(f"{where} has {key} {said!r}, which is no number; write it such as 1234567 or 1.2e6.")
+    value = float(said)
     if not 0 < value < math.inf:
-        said = f"run {line} of {source} has {key} {row[key]!r}, which is no positive number"
-        raise ValueError(f"{said}; take the run out, it diverged." if key == "loss" else f"{said}.")
+        what = f"{where} has {key} {said!r}, which is no positive number"
+        raise ValueError(f"{what}; take the run out, it diverged." if key == "loss" and not value <= 0 else f"{what}.")
     return value
+
+
+def _check_scale(N: float, D: float, C: float, where: str) -> None:
+    """Raise ValueError for numbers that cannot be parameters, tokens and operations counted one by one."""
+    for name, value in (("parameters", N), ("tokens", D)):
+        if value < 1:
+            raise ValueError(f"{where} has {value:.3g} {name}; count them one by one, not in millions or billions.")
+    if not 1 / LIKELY < C / (6 * N * D) < LIKELY:
+        ratio = f"{where} has flops that are {C / (6 * N * D):.2g} times 6·N·D"
+        raise ValueError(f"{ratio}; count parameters, tokens and operations one by one, not in millions or petaFLOPs.")
