@@ -7,6 +7,7 @@ import numpy as np
 
 INK, FAINT = "#1f2933", "#9aa5b1"
 COLORS = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b83280", "#975a16", "#2c7a7b", "#4a5568")
+MARKERS = "os^DvPX*"  # beside the colors, for print without them
 LABELS = {
     "parameters": "parameters N",
     "tokens": "training tokens D",
