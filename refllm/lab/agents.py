@@ -1,253 +1,173 @@
-"""Small errors over many steps: a model that calls a calculator, alone, and with others to look after it.
+"""Do agents compound small errors over steps? A model that calls a calculator, alone, and with others to look after it.
 
 A step is a call that the model writes and the tool answers. With p the chance that a call is right, n in a row are with p^n.
-Three helps are compared, each with the same number of tries:
-
-    retry        another call where the tool knows none in what was written
-    check        another call where the call is not what the task and the last result ask for
-    start again  the whole task anew where its end is wrong: 1 − (1 − p^n)^tries; a check of each step has (1 − (1 − p)^tries)^n
-
-Calls are drawn at temperature one, so the chance of each is known exactly from one pass over right transcripts; the products of
-these chances are what the loops are compared with.
+Models of one size that learned for longer and longer err ever less in a step; each works alone, and with every help of
+`tool_loop`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
-from refllm.array_api import generator, load
-from refllm.decoding import Sampler, new_cache, prefill
-from refllm.decoding.generate import decode
-from refllm.decoding.sampling import sample
 from refllm.evaluation.metrics import wilson
 from refllm.lab import calculator
 from refllm.lab.calculator import CALL
 from refllm.lab.experiment import Report, Result
 from refllm.lab.pool import each
 from refllm.lab.task_models import ARCHITECTURE, Recipe, outcomes, train
-from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
-from refllm.layers.kv_cache import rewind
+from refllm.lab.tool_loop import AGAIN, ALONE, CHECK, HELPS, RETRY, ModelWriter, Run, loop, predictions, start_again
+from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding, within
 from refllm.models import architecture
 from refllm.models.model import Model
 
 NAME = "agents"
-SUMMARY = {"ends": ("help", "steps", "success", "low", "high", "predicted", "calls_a_step")}
-ALONE, RETRY, CHECK, AGAIN = "alone", "retry", "check", "start again"
+SUMMARY = {"ends": ("step_success", "help", "success", "low", "high", "predicted", "calls_a_step")}
+MARGIN = 0.05  # of success about the product of steps, within which they count as equal
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The defaults take a quarter of a minute. They stop training early: a model that makes no errors has none to compound.
+    """The defaults take half a minute on two cores.
 
+    updates: how long each model learns, from often wrong to seldom    width, batch: of the models and their training
     steps: of a task    items: tasks    tries: calls of one step, or runs of one task, at most
-    width, updates, batch: of the model and its training
     """
 
-    steps: int = 12
-    items: int = 1000
-    tries: int = 3
+    updates: tuple[int, ...] = (200, 240, 300, 400, 600)
     width: int = 16
-    updates: int = 290
     batch: int = 32
+    steps: int = 12
+    items: int = 2000
+    tries: int = 3
     seed: int = 0
     executor: str = "processes"
 
-
-QUICK = Settings(steps=8, items=300, updates=260)
-
-
-class Writer(Protocol):
-    """What writes calls, for many tasks side by side."""
-
-    def propose(self) -> np.ndarray:
-        """A call for the present step of each task, (R, 5); another at every request."""
-
-    def go_on(self, calls: np.ndarray, results: np.ndarray) -> None:
-        """These calls (R, 5) were made, and the tool answered (R, 2): the next step begins."""
+    def __post_init__(self) -> None:
+        if self.steps < 2:
+            raise ValueError(f"steps={self.steps} leave nothing to compound; let a task have 2 at least.")
+        if self.tries < 1:
+            raise ValueError(f"tries={self.tries} must be 1 or more; 1 is no second try.")
 
 
-class ModelWriter:
-    """A model that has read the tasks, and then each call and its result."""
-
-    def __init__(self, model: Model, prompts: np.ndarray, seed: int):
-        self._model, self._rows = model, len(prompts)
-        self._draws = generator(seed, "agent")
-        self._logits, self._cache = self._read(prompts, new_cache(model, len(prompts), model.config.max_positions))
-
-    def propose(self) -> np.ndarray:
-        """Draw a call at temperature one."""
-        xp, begin = load().xp, self._cache.length
-        logits, cache, columns = self._logits, self._cache, []
-        for i in range(CALL):
-            token, _ = sample(logits, xp.from_numpy(self._draws.random(self._rows)), Sampler(1.0))
-            columns.append(xp.to_numpy(token))
-            if i < CALL - 1:
-                logits, cache = decode(self._model, token[:, None], cache)
-        self._cache = rewind(cache, begin)
-        return np.stack(columns, axis=1)
-
-    def go_on(self, calls: np.ndarray, results: np.ndarray) -> None:
-        """Read what was called and answered."""
-        self._logits, self._cache = self._read(np.concatenate([calls, results], axis=1), self._cache)
-
-    def _read(self, tokens: np.ndarray, cache: Any) -> tuple[Any, Any]:
-        return prefill(self._model, load().xp.from_numpy(np.ascontiguousarray(tokens.astype(np.int32))), cache)
-
-
-class Run(NamedTuple):
-    """What came of a loop."""
-
-    right: np.ndarray  # (R, steps) bool: whether the value after each step is the right one
-    calls: int  # that were written in all
-
-
-Accept = Callable[[np.ndarray, np.ndarray], np.ndarray]  # calls (R, 5) and those asked for (R, 5) -> which will do, (R,) bool
-
-HELPS: Mapping[str, Accept] = {
-    ALONE: lambda calls, asked: np.ones(len(calls), dtype=bool),
-    RETRY: lambda calls, asked: calculator.calculate(calls)[1],
-    CHECK: lambda calls, asked: (calls == asked).all(axis=1),
-}
-
-
-def loop(writer: Writer, prompts: np.ndarray, accept: Accept, tries: int) -> Run:
-    """Let the writer work through tasks: in every step at most so many tries until a call will do, and then the tool.
-
-    prompts: (R, prompt_length). The last try is made whether it will do or not.
-    """
-    operations, values, n_calls, right = calculator.operations_of(prompts), calculator.value_of(prompts), 0, []
-    truth = calculator.truth(prompts)
-    for step in range(operations.shape[1]):
-        asked = calculator.expected_call(values, operations, step)
-        calls = writer.propose()
-        n_calls += len(prompts)
-        for _ in range(tries - 1):
-            waiting = ~accept(calls, asked)
-            if not waiting.any():
-                break
-            calls = np.where(waiting[:, None], writer.propose(), calls)
-            n_calls += int(waiting.sum())
-        values, _ = calculator.calculate(calls)
-        right.append(values == truth[:, step])
-        if step + 1 < operations.shape[1]:
-            writer.go_on(calls, calculator.two_digits(values))
-    return Run(np.stack(right, axis=1), n_calls)
-
-
-def start_again(runs: list[Run]) -> Run:
-    """The best of several whole runs: right where any is; a task whose end is right is not run again."""
-    right = np.logical_or.reduce([run.right for run in runs])
-    done, calls = np.zeros(len(right), dtype=bool), 0
-    for run in runs:
-        calls += int((~done).sum()) * right.shape[1]
-        done = done | run.right[:, -1]
-    return Run(right, calls)
-
-
-def predictions(q: np.ndarray, tries: int) -> dict[str, np.ndarray]:
-    """Success after each step, (steps,), from the chance q (R, steps) that a call is right behind right ones."""
-    whole = np.cumprod(q, axis=1)
-    return {
-        ALONE: whole.mean(axis=0),
-        CHECK: np.cumprod(1 - (1 - q) ** tries, axis=1).mean(axis=0),
-        AGAIN: (1 - (1 - whole) ** tries).mean(axis=0),
-    }
+QUICK = Settings(updates=(260, 400), steps=8, items=500)
 
 
 def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
-    """Train the model, and let it work with every help."""
-    ((_, found),) = each(judged, [("agent", settings)], workers, folder / "models", settings.executor)
-    numbers = found["numbers"]
-    report(
-        f"a call is right with {numbers['step_success']:.4f}, {numbers['steps']} in a row with {numbers['power']:.3f} if alike"
-    )
-    for row in found["ends"]:
-        report(f"{row['help']}: {100 * row['success']:.1f} % of the tasks end right")
-    return {"tables": {"ends": found["ends"], "steps": found["rows"]}, "numbers": numbers}
+    """Train the models, and let each work with every help."""
+    s = settings
+    jobs = [(f"{updates}-updates", (updates, s)) for updates in sorted(s.updates, reverse=True)]
+    ends, rows = [], []
+    for name, found in each(judged, jobs, workers, folder / "models", s.executor):
+        told = ", ".join(f"{row['help']} {100 * row['success']:.1f} %" for row in found["ends"])
+        report(f"{name}: a step is right with {found['ends'][0]['step_success']:.4f}; of {s.steps} steps, {told}")
+        ends += found["ends"]
+        rows += found["rows"]
+    ends.sort(key=lambda row: row["updates"])
+    rows.sort(key=lambda row: row["updates"])
+    return {"tables": {"ends": ends, "steps": rows}, "numbers": {"steps": s.steps}}
 
 
-def judged(s: Settings) -> Result:
-    """Train one model and count how its loops end."""
+def judged(job: tuple[int, Settings]) -> Result:
+    """Train one model and count how its loops go."""
+    updates, s = job
     task = calculator.task(s.steps)
-    trained = train(task, Recipe(s.width, steps=s.updates, batch=s.batch, seed=s.seed))
+    trained = train(task, Recipe(s.width, steps=updates, batch=s.batch, seed=s.seed))
     model = Model(architecture(ARCHITECTURE), trained.config, trained.params)
     prompts = task.items(s.items).tokens[:, : calculator.prompt_length(s.steps)]
     q = outcomes(task, trained, s.items).probability.reshape(s.items, s.steps, CALL).prod(axis=2)
-
-    def writer(number: int) -> ModelWriter:
-        return ModelWriter(model, prompts, s.seed + number)
-
-    runs = {help: loop(writer(i), prompts, accept, s.tries) for i, (help, accept) in enumerate(HELPS.items())}
-    others = [loop(writer(len(HELPS) + i), prompts, HELPS[ALONE], 1) for i in range(s.tries - 1)]
-    runs[AGAIN] = start_again([runs[ALONE], *others])
-    predicted, p = predictions(q, s.tries), float(q.mean())
-    rows = []
+    runs, predicted = helped(model, prompts, s), predictions(q, s.tries)
+    rows, ends = [], []
     for help, found in runs.items():
-        for n in range(1, s.steps + 1):
-            share = wilson(int(found.right[:, n - 1].sum()), s.items)
-            row: dict[str, Any] = {
-                "help": help,
-                "steps": n,
-                "success": share.value,
-                "low": share.low,
-                "high": share.high,
-                "power": p**n,
-            }
-            if help in predicted:
-                row["predicted"] = float(predicted[help][n - 1])
-            rows.append(row)
-    ends = [row | {"calls_a_step": runs[row["help"]].calls / s.items / s.steps} for row in rows if row["steps"] == s.steps]
-    return {"rows": rows, "ends": ends, "numbers": {"step_success": p, "steps": s.steps, "power": p**s.steps}}
+        about = {"updates": updates, "step_success": float(q.mean()), "help": help}
+        mine = [about | row for row in by_step(found, predicted.get(help), float(q.mean()))]
+        rows += mine
+        ends.append(mine[-1] | {"calls_a_step": found.calls / s.items / s.steps})
+    return {"rows": rows, "ends": ends}
+
+
+def helped(model: Model, prompts: np.ndarray, s: Settings) -> dict[str, Run]:
+    """The model's loops over the tasks, with every help; each draws its own calls."""
+    runs = {help: loop(ModelWriter(model, prompts, s.seed + i), prompts, HELPS[help], s.tries) for i, help in enumerate(HELPS)}
+    seeds = range(s.seed + len(HELPS), s.seed + len(HELPS) + s.tries - 1)
+    others = [loop(ModelWriter(model, prompts, seed), prompts, HELPS[ALONE], 1) for seed in seeds]
+    return runs | {AGAIN: start_again([runs[ALONE], *others])}
+
+
+def by_step(found: Run, predicted: np.ndarray | None, p: float) -> list[dict[str, Any]]:
+    """The share of tasks that are right after each step, what the products of steps predict where they can, and p^n."""
+    rows = []
+    for n, right in enumerate(found.right.T, start=1):
+        share = wilson(int(right.sum()), len(right))
+        row = {"steps": n, "success": share.value, "low": share.low, "high": share.high, "power": p**n}
+        rows.append(row if predicted is None else row | {"predicted": float(predicted[n - 1])})
+    return rows
 
 
 def figures(result: Result) -> dict[str, Any]:
-    """Success against steps with each help; the products of single steps dashed, p^n dotted."""
+    """Success alone against steps, a line for each model; success after all steps against a step's errors, one for each help."""
     from refllm.lab import plots
 
-    figure, axes = plots.new_figure("steps of a task", "share of tasks right so far")
-    rows = result["tables"]["steps"]
+    steps, ends = result["tables"]["steps"], result["tables"]["ends"]
+    figure, (left, right) = plots.new_figure("steps of a task", "share of tasks right", panels=2)
+    for i, updates in enumerate(sorted({row["updates"] for row in steps}, reverse=True)):
+        mine, color = (
+            [row for row in steps if row["updates"] == updates and row["help"] == ALONE],
+            plots.COLORS[i % len(plots.COLORS)],
+        )
+        n, style = (
+            [row["steps"] for row in mine],
+            {"linestyle": "", "marker": plots.MARKERS[i % len(plots.MARKERS)], "markersize": 4.5},
+        )
+        left.plot(n, [row["success"] for row in mine], color=color, label=f"p = {mine[0]['step_success']:.4f}", **style)
+        left.plot(n, [row["predicted"] for row in mine], linewidth=1, color=color)
+        left.plot(n, [row["power"] for row in mine], linestyle=":", linewidth=1.2, color=color)
     for i, help in enumerate((*HELPS, AGAIN)):
-        mine = [row for row in rows if row["help"] == help]
-        n, color = [row["steps"] for row in mine], plots.COLORS[i]
-        axes.fill_between(n, [row["low"] for row in mine], [row["high"] for row in mine], color=color, alpha=0.12, linewidth=0)
-        axes.plot(n, [row["success"] for row in mine], marker="o", markersize=4, color=color, label=help)
-        if "predicted" in mine[0]:
-            axes.plot(n, [row["predicted"] for row in mine], linestyle="--", linewidth=1, color=color)
-    alone = [row for row in rows if row["help"] == ALONE]
-    axes.plot([row["steps"] for row in alone], [row["power"] for row in alone], ":", color=plots.INK, label="p^n")
-    axes.set_ylim(0, 1.02)
-    plots.legend(axes)
+        mine, color = [row for row in ends if row["help"] == help], plots.COLORS[i]
+        errors = [1 - row["step_success"] for row in mine]
+        right.fill_between(errors, [r["low"] for r in mine], [r["high"] for r in mine], color=color, alpha=0.12, linewidth=0)
+        right.plot(errors, [row["success"] for row in mine], marker=plots.MARKERS[i], markersize=5, color=color, label=help)
+    right.set_xlabel("chance that a step is wrong, 1 − p", color=plots.INK)
+    right.set_ylabel(f"share of tasks right after {result['numbers']['steps']} steps", color=plots.INK)
+    plots.logarithmic(right, y=False)
+    left.set_title("alone; lines: product of the steps, dotted: p^n", fontsize=10, color=plots.INK)
+    for axes in (left, right):
+        axes.set_ylim(-0.02, 1.02)
+        plots.legend(axes)
     return {"success": figure}
 
 
 def judge_compounding(results: Mapping[str, Any]) -> Finding:
-    """Claim 20, of the model alone after the last step. It holds where the 95 % interval of its success lies below the chance p
-    of a single step and holds the product of its steps' chances; it fails where the interval lies at p or above; otherwise, as
-    where there are too few errors, or they compound differently from the product, it is undecidable.
+    """Claim 20, of every model alone after the last step.
+
+    It fails where the 95 % interval of a model's success lies wholly further than MARGIN from the product of its steps' chances,
+    or at or above the chance p of one step. It holds where every interval lies within MARGIN of the product, and one at least
+    below p; otherwise, as where there are too few errors or tasks, it is undecidable.
     """
-    result = results[NAME]
-    ends, p = {row["help"]: row for row in result["tables"]["ends"]}, result["numbers"]["step_success"]
-    alone, n = ends[ALONE], result["numbers"]["steps"]
-    if alone["high"] >= p:
-        verdict = FAILS if alone["low"] >= p else UNDECIDABLE
+    n, ends = results[NAME]["numbers"]["steps"], results[NAME]["tables"]["ends"]
+    alone = [row for row in ends if row["help"] == ALONE]
+    product = [within(r["success"], r["low"], r["high"], r["predicted"] - MARGIN, r["predicted"] + MARGIN) for r in alone]
+    compound = [row["high"] < row["step_success"] for row in alone]
+    if FAILS in product or any(row["low"] >= row["step_success"] for row in alone):
+        verdict = FAILS
     else:
-        verdict = HOLDS if alone["low"] <= alone["predicted"] <= alone["high"] else UNDECIDABLE
-    helped = ", ".join(f"{help} {100 * ends[help]['success']:.1f} %" for help in (RETRY, CHECK, AGAIN))
-    why = (
-        f"A step is right with {100 * p:.2f} %, {n} steps with {100 * alone['success']:.1f} % alone "
-        f"(the product of the steps: {100 * alone['predicted']:.1f} %, p^{n}: {100 * alone['power']:.1f} %); with {helped}."
-    )
-    return Finding(alone["success"], alone["low"], alone["high"], f"success after {n} steps", verdict, why)
+        verdict = HOLDS if set(product) == {HOLDS} and any(compound) else UNDECIDABLE
+    shown = min(alone, key=lambda row: abs(row["success"] - 0.5))  # errors compound most visibly where half the tasks survive
+    also = {row["help"]: row["success"] for row in ends if row["updates"] == shown["updates"]}
+    told = ", ".join(f"{r['step_success']:.3f} → {r['success']:.3f} ({r['predicted']:.3f})" for r in alone)
+    helped = ", ".join(f"{help} {100 * also[help]:.0f} %" for help in (RETRY, CHECK, AGAIN))
+    why = f"Chance of a step → of {n} (their product): {told}; at {shown['step_success']:.3f} with {helped}."
+    unit = f"success after {n} steps at p = {shown['step_success']:.3f}"
+    return Finding(shown["success"], shown["low"], shown["high"], unit, verdict, why)
 
 
 CLAIMS = (
     Claim(
         number=20,
         statement="Agents compound small errors over steps.",
-        formula="success after n steps = mean over tasks of Π p_t, about p^n; with a check of each step Π (1 − (1 − p_t)^tries)",
+        formula=f"success after n steps = mean over tasks of Π p_t, within {MARGIN:g} at every reliability, and below p",
         published="",
         needs=(NAME,),
         judge=judge_compounding,
