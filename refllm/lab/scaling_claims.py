@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from refllm.array_api import generator
-from refllm.lab.extrapolate import Extrapolation, choose
+from refllm.lab.extrapolate import Extrapolation, choose, extrapolate
 from refllm.lab.fit import Fit, fit, student
 from refllm.lab.laws import BESIROGLU, KAPLAN, compute_factors
 from refllm.lab.runs import Runs
@@ -21,6 +21,7 @@ from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding, within
 
 TOLERANCE = 0.03  # of the loss: how far a law may miss what it has not seen
 STRAIGHT = 0.01  # root mean square of the residuals in ln loss
+RESAMPLES = 2000  # the interval of claim 3 is read far out, where fewer say little
 Z = NormalDist().inv_cdf(0.975)
 Results = Mapping[str, Any]
 
@@ -32,13 +33,13 @@ def together(verdicts: list[str]) -> str:
 
 def judge_power_law(results: Results) -> Finding:
     """Claim 1. The law in N is fitted to all sizes but the largest, in D to every size's curve but its end, in C to the frontier
-    but its dearest point; with a floor or without, whichever predicts the point held out better. Two losses that seeds alone set
-    apart, by √2·σ, widen each prediction. Residuals up to twice the tolerance, or twice σ, leave it undecided.
+    but its dearest point, with a floor or without as `predicted` chooses. Two losses that seeds alone set apart, by √2·σ, widen
+    each prediction. Residuals up to twice the tolerance, or twice σ, leave it undecided.
     """
     runs = late(runs_of(results["sweep"]))
     means, sigma = averaged(runs), seed_spread(runs)
-    N, C = _better(ends(means), "parameters"), _better(cheapest(means), "flops")
-    D = max((_better(curve, "tokens") for curve in _long(means)), key=lambda found: abs(_error(found)))
+    N, C = predicted(ends(means), "parameters"), predicted(cheapest(means), "flops")
+    D = max((predicted(curve, "tokens") for curve in _long(means)), key=lambda found: abs(_error(found)))
     reach = Z * math.sqrt(2) * sigma
     verdicts, said = [], []
     for symbol, law in (("N", N), ("D", D), ("C", C)):
@@ -64,9 +65,16 @@ def straight(rms: float, sigma: float) -> str:
     return HOLDS if rms <= STRAIGHT else UNDECIDABLE if rms <= 2 * max(STRAIGHT, sigma) else FAILS
 
 
-def _better(runs: Runs, variable: str) -> Extrapolation:
-    found = choose(runs, (variable,), by=variable)
-    return found.with_floor if found.with_floor is not None and found.floor else found.without
+def predicted(runs: Runs, variable: str) -> Extrapolation:
+    """A law of all but the largest x, at that x. Whether it has a floor is decided without that one: by which of the two, fitted
+    to all but the two largest, predicts the second. Without one where these are too few for both.
+    """
+    x = runs.column(variable)
+    try:
+        floor = choose(runs.chosen(x < x.max()), (variable,), by=variable).floor
+    except ValueError:
+        floor = False
+    return extrapolate(runs, (variable,), floor, by=variable)
 
 
 def _error(found: Extrapolation) -> float:
@@ -126,7 +134,7 @@ def _polynomial(x: np.ndarray, y: np.ndarray, degree: int) -> tuple[np.ndarray, 
 def judge_halving(results: Results) -> Finding:
     """Claim 3. From L(N, D) = E + A/N^α + B/D^β: at the best split the reducible loss falls as C^−γ, γ = αβ/(α+β)."""
     runs = late(runs_of(results["sweep"]))
-    found = fit(runs, ("parameters", "tokens"), resamples=200)
+    found = fit(runs, ("parameters", "tokens"), resamples=RESAMPLES)
     factors = [2 ** (1 / law.compute_exponent) if law.compute_exponent > 0 else math.inf for law in found.loss_laws()]
     low, high = found.interval(np.minimum(factors[1:], 1e30))
     value = min(factors[0], 1e30)
@@ -190,7 +198,7 @@ def figures(results: Results) -> dict[str, Any]:
         ("law_in_D", largest, "tokens"),
         ("law_in_C", cheapest(means), "flops"),
     ):
-        law = fit(mine, (variable,), _better(mine, variable).fitted.terms.floor, resamples=200)
+        law = fit(mine, (variable,), predicted(mine, variable).fitted.terms.floor, resamples=200)
         found[name] = plots.fitted(law, mine, variable)
     both = fit(runs, ("parameters", "tokens"))
     return found | {"residuals_of_N_and_D": plots.residuals(both, runs), "losses_by_N_and_C": plots.contours(both, runs)}
@@ -202,7 +210,7 @@ CLAIMS = (
     Claim(
         1,
         "Test loss is a power law in the number of parameters, in data and in compute.",
-        "L(x) = E + (k/x)^γ, E fitted or 0; holds if residuals ≤ 1 % and what was held out is predicted within 3 %",
+        "L(x) = E + (k/x)^γ, E fitted or 0; holds if residuals ≤ 1 % and the largest, held out, is predicted within 3 %",
         f"no floor, γ = {KAPLAN['parameters'].exponent} (N), {KAPLAN['tokens'].exponent} (D), {KAPLAN['flops'].exponent:.3f} (C):"
         " Kaplan 2020",
         ("sweep",),

@@ -14,6 +14,12 @@ SIZES, LAST = (3e3, 7e3, 1.6e4, 3.5e4, 8e4, 1.7e5), 2.0**21
 LAW = LossLaw(0.3, 12.0, 40.0, 0.3, 0.3)
 
 
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """What stands clear of a border does so with a tenth of the resamples too."""
+    monkeypatch.setattr(claims, "RESAMPLES", 200)
+
+
 def sweep(loss, noise=0.002, seeds=2, sizes=SIZES, snapshots=10):
     """A sweep's result: losses of `loss(N, D)` that seeds shift, each for a whole run, and a tenth as much at each snapshot."""
     rng, rows = np.random.default_rng(0), []
@@ -63,6 +69,19 @@ def test_a_power_law_is_recognised(law):
     assert finding.verdict == HOLDS
     assert finding.low < finding.value < finding.high
     assert abs(finding.value) < 1
+
+
+@pytest.mark.parametrize("law", [LAW, LossLaw(1e-9, 3.0, 3.0, 0.1, 0.1)])
+def test_the_loss_that_judges_a_law_has_no_say_in_its_floor(law):
+    means = ends(averaged(late(runs_of(sweep(law.loss)["sweep"]))))
+    largest = means.parameters == means.parameters.max()
+    laws = [
+        claims.predicted(means._replace(loss=np.where(largest, factor * means.loss, means.loss)), "parameters").fitted
+        for factor in (0.8, 0.95, 1.0, 1.05, 1.2)
+    ]
+    assert len({fitted.terms.floor for fitted in laws}) == 1
+    assert len({fitted.p.tobytes() for fitted in laws}) == 1
+    assert laws[0].terms.floor == (law is LAW)
 
 
 def test_a_loss_that_stops_falling_is_no_power_law():
