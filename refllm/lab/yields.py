@@ -13,6 +13,7 @@ With p distributed as Beta over items (Skellam 1948), in the form of Griffiths 1
 """
 
 import math
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,8 @@ class YieldCurve(NamedTuple):
     low: np.ndarray  # where 95 % of the curves lie if steps fail independently
     high: np.ndarray
     p_value: float  # of the measured curve's end under that
+    power_error: np.ndarray  # standard error of measured − power
+    product_error: np.ndarray  # … of measured − product
 
 
 def exact_match(right: Any) -> np.ndarray:
@@ -65,7 +68,36 @@ def curve(right: Any, permutations: int = 500, seed: int = 0) -> YieldCurve:
     low, high = np.percentile(shuffled, (2.5, 97.5), axis=0)
     mean, theta = beta_binomial(right.sum(axis=1), right.shape[1])
     spread = np.cumprod((mean + theta * (n - 1)) / (1 + theta * (n - 1)))
-    return YieldCurve(measured, right.mean() ** n, np.cumprod(q), spread, low, high, two_sided(measured[-1], shuffled[:, -1]))
+    p_value = two_sided(measured[-1], shuffled[:, -1])
+    return YieldCurve(measured, right.mean() ** n, np.cumprod(q), spread, low, high, p_value, *standard_errors(right))
+
+
+def standard_errors(right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How sure the measured curve's distances from p^n and from Πₖ qₖ are, for items (I, m) drawn independently: (m,) each.
+
+    By the infinitesimal jackknife (Jaeckel 1972; Efron 1982): the spread, over items, of each item's influence on the distance,
+    over √I. To first order an item moves Πₖ qₖ by Σₖ (rightₖ − qₖ) Π_{j≠k} qⱼ, and p^n by n p^{n−1} (its own p − p).
+    """
+    items, m = right.shape
+    p, own = right.mean(), right.mean(axis=1)
+    whole, moved, product = np.ones(items), np.zeros(items), 1.0
+    powers, products = np.empty(m), np.empty(m)
+    for k, q in enumerate(right.mean(axis=0)):
+        whole = whole * right[:, k]
+        moved, product = moved * q + product * (right[:, k] - q), product * q
+        powers[k] = np.std(whole - (k + 1) * p**k * own)
+        products[k] = np.std(whole - moved)
+    return powers / math.sqrt(items), products / math.sqrt(items)
+
+
+def largest(differences: Any, errors: Any) -> tuple[float, float, float]:
+    """The largest of |differences| (n,) with standard errors (n,), and an interval that holds the largest true one with 95 %
+    confidence: that of the largest among intervals that hold all n at once (Bonferroni; Dunn 1961, doi:10.1080/01621459.1961.10482090).
+
+    The largest of many noisy differences is large by chance; this interval allows for it.
+    """
+    distance, reach = np.abs(differences), NormalDist().inv_cdf(1 - 0.025 / np.size(differences)) * np.asarray(errors)
+    return float(distance.max()), max(0.0, float((distance - reach).max())), float((distance + reach).max())
 
 
 def checked(right: Any) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm.lab.yields import beta_binomial, curve, exact_match, length_at, power, reliability_needed
+from refllm.lab.yields import beta_binomial, curve, exact_match, largest, length_at, power, reliability_needed, standard_errors
 
 
 def test_three_and_four_nines_over_a_thousand_tokens():
@@ -74,3 +74,43 @@ def test_items_without_any_spread_have_none(successes):
 def test_outcomes_of_one_item_are_refused():
     with pytest.raises(ValueError, match=r"outcomes have shape \(1, 5\)"):
         curve([[True] * 5])
+
+
+def yields_of(right):
+    q, n = right.mean(axis=0), np.arange(1, right.shape[1] + 1)
+    return exact_match(right) - right.mean() ** n, exact_match(right) - np.cumprod(q)
+
+
+def test_standard_errors_are_how_far_resampled_items_spread():
+    """Within five standard errors of a spread over 400 resamples, 1/√800 of it."""
+    rng = np.random.default_rng(3)
+    right = rng.random((3000, 6)) < rng.beta(6, 1, 3000)[:, None] * np.array([1.0, 0.9, 0.95, 0.6, 1.0, 0.8])
+    drawn = np.array([yields_of(right[rng.integers(0, 3000, 3000)]) for _ in range(400)])  # (400, 2, 6)
+    for found, resampled in zip(standard_errors(right), drawn.std(axis=0), strict=True):
+        np.testing.assert_allclose(found, resampled, rtol=5 / np.sqrt(800), atol=1e-15)
+
+
+def test_steps_that_are_never_right_have_errors_too():
+    right = np.random.default_rng(4).random((200, 5)) < np.array([0.9, 0.0, 0.8, 0.0, 0.5])
+    power_error, product_error = standard_errors(right)
+    assert product_error[1:].tolist() == pytest.approx([0, 0, 0, 0], abs=1e-15)
+    assert np.all(power_error > 0)
+
+
+def test_the_largest_of_many_true_differences_lies_in_its_interval():
+    """In 95 of 100 at least, within five standard errors of that. Of p^n there is a difference, of the product there is none."""
+    q, n, missed = np.array([0.95, 0.9, 0.99, 0.8, 0.97]), np.arange(1, 6), np.zeros(2)
+    real = np.abs(np.cumprod(q) - q.mean() ** n).max()
+    for seed in range(100):
+        right = np.random.default_rng(seed).random((500, 5)) < q
+        for i, (true, found, errors) in enumerate(zip((real, 0), yields_of(right), standard_errors(right), strict=True)):
+            value, low, high = largest(found, errors)
+            assert low <= value <= high
+            missed[i] += not low <= true <= high
+    assert np.all(missed <= 16)
+
+
+def test_the_largest_difference_by_hand():
+    """Two at once: each at 97.5 %, 2.2414 standard errors. A smaller one that is less sure may reach farther."""
+    assert largest([0.5, -0.4], [0.01, 0.1]) == pytest.approx((0.5, 0.5 - 0.022414, 0.4 + 0.22414), abs=1e-5)
+    assert largest([0.1], [0.1]) == pytest.approx((0.1, 0, 0.1 + 0.19600), abs=1e-5)

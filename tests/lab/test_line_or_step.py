@@ -1,0 +1,49 @@
+"""A line or a step."""
+
+import numpy as np
+import pytest
+
+from refllm.lab.line_or_step import line_or_step
+
+X = np.log([1e3, 2e3, 4e3, 8e3, 16e3, 32e3, 64e3, 128e3])
+
+
+@pytest.mark.parametrize(
+    ("y", "name"),
+    [
+        ([2.4, 2.1, 1.8, 1.45, 1.2, 0.9, 0.6, 0.32], "a line"),
+        ([0, 0.01, 0, 0, 1, 0.99, 1, 1], "a step"),
+        ([1, 1, 0.99, 0, 0, 0, 0.01, 0], "a step"),
+        ([0, 0.01, 0, 0, 0, 0, 0, 1], "a step"),
+        ([0, 1, 0, 0, 0.4, 1, 0, 1], "a line or a step"),
+        ([0, 0.1, 0.2, 0.3, 0.8, 0.9, 1.0, 1.1], "neither"),  # a line with a jump in it
+        ([1.0, 2, 3, 4, 5, 6, 7, 8], "a line"),
+        ([2.0] * 8, "a line or a step"),
+    ],
+)
+def test_a_line_and_a_step_are_told_apart(y, name):
+    assert line_or_step(X, y).name == name
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.2])
+def test_what_is_true_is_seldom_rejected(noise):
+    """In 5 % of 100 cases, within three standard errors of that."""
+    rng = np.random.default_rng(0)
+    line, step = (X - X[0]) / (X[-1] - X[0]), (np.arange(8) >= 3).astype(float)
+    lines, steps = ([line_or_step(X, true + noise * rng.standard_normal(8), 300) for _ in range(100)] for true in (line, step))
+    assert sum(found.is_no_line for found in lines) <= 11
+    assert sum(found.is_no_step for found in steps) <= 11
+    assert sum(found.is_no_step for found in lines) > 30
+    assert sum(found.is_no_line for found in steps) > 30
+
+
+def test_neither_scale_nor_direction_matters():
+    y = np.array([0.1, 0.3, 0.2, 0.5, 0.4, 0.9, 0.8, 1.0])
+    first = line_or_step(X, y)
+    assert line_or_step(3 * X + 1, 5 - 100 * y) == pytest.approx(first, abs=0.04)
+
+
+@pytest.mark.parametrize(("x", "y"), [([1, 2, 3, 4], [1, 2, 3, 4]), ([1, 2, 3, 5, 4], [1, 2, 3, 4, 5]), (range(6), range(5))])
+def test_too_few_points_or_unordered_ones_are_refused(x, y):
+    with pytest.raises(ValueError, match="needs five points or more in rising order"):
+        line_or_step(x, y)
