@@ -2,10 +2,10 @@
 
     T = ln (squared error of the best step / squared error of the best line)
 
-The two are not nested and the step's place is searched for, so no table tells how T spreads. It is simulated (Cox 1962, Journal of
-the Royal Statistical Society B 24, 406–424; Williams 1970, Biometrics 26, 23–32): from the fitted line with normal noise as large as
-what it leaves over, and from the fitted step likewise. A line is rejected where T is lower than 95 % of the line's own, a step where
-T is higher than 95 % of the step's. Where the values scatter neither is; a curve that is neither may reject both.
+The two are not nested and the step's place is searched for, so no table tells how T spreads. It is simulated (Cox 1962, Journal
+of the Royal Statistical Society B 24, 406–424; Williams 1970, Biometrics 26, 23–32): from the fitted line with normal noise as
+large as what it leaves over, and from the fitted step likewise. A line is rejected where T is lower than 95 % of the line's own,
+a step where T is higher than 95 % of the step's. Where the values scatter neither is; a curve that is neither may reject both.
 """
 
 import math

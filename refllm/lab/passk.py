@@ -4,10 +4,12 @@
 
 An item with one right answer has p = exp(Σ log-probabilities of its tokens), so pass@k is exact and nothing is sampled.
 From c right of n samples the unbiased estimate is 1 − C(n−c, k) / C(n, k) (Chen 2021, arXiv:2107.03374, equation 1).
+
+−ln pass@k falls as (1 − p)^k where all items are alike, and as a power k^−b where the density of p goes to 0 with p^(b−1)
+(Brown 2024, arXiv:2407.21787, section 3; Schaeffer 2025, arXiv:2502.17578).
 """
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,11 +44,15 @@ def majority(answers: Any, truth: Any, k: int, repeats: int = 100, seed: int = 0
     answers, truth = np.asarray(answers), np.asarray(truth)
     if not 1 <= k <= answers.shape[1]:
         raise ValueError(f"a majority of {k} cannot be taken from {answers.shape[1]} samples an item; draw at least {k}.")
-    rng, hits = generator(seed, "majority"), 0.0
+    rng, rows, hits = generator(seed, "majority"), np.arange(len(answers))[:, None], 0.0
+    _, names = np.unique(answers, return_inverse=True)
+    cells = np.unique(rows * (names.max() + 1) + names.reshape(answers.shape), return_inverse=True)[1].reshape(answers.shape)
     for _ in range(repeats):
-        drawn = rng.permuted(answers, axis=1)[:, :k]
-        votes = (drawn[:, :, None] == drawn[:, None, :]).sum(axis=2)  # how many agree with each
-        hits += float(np.mean(drawn[np.arange(len(drawn)), votes.argmax(axis=1)] == truth))
+        drawn = np.argsort(rng.random(answers.shape), axis=1)[:, :k]
+        mine = np.take_along_axis(cells, drawn, axis=1)  # an item's answer has its own number
+        votes = np.bincount(mine.ravel(), minlength=cells.max() + 1)[mine]
+        chosen = np.take_along_axis(drawn, votes.argmax(axis=1)[:, None], axis=1)
+        hits += float(np.mean(np.take_along_axis(answers, chosen, axis=1)[:, 0] == truth))
     return hits / repeats
 
 
@@ -63,12 +69,26 @@ def best_of(scores: Any, right: Any, n: int, repeats: int = 100, seed: int = 0) 
     return hits / repeats
 
 
-def tail_exponent(p: Any, k: Sequence[int]) -> float:
-    """The b of −ln pass@k ~ k^−b, fitted over k (Brown 2024, arXiv:2407.21787, section 3)."""
-    log_k, rest = np.log(k), -np.log(exact(p, k))
-    if np.any(rest <= 0):
-        raise ValueError("pass@k reaches one, so its distance from it has no power law; use smaller k.")
-    return -float(np.polyfit(log_k, np.log(rest), 1)[0])
+class Tail(NamedTuple):
+    """How −ln pass@k falls as k grows."""
+
+    exponent: float  # b of k^−b
+    error: float  # by how much its logarithm misses that law, root mean square
+    power_law: bool  # whether it misses it by less than an exponential law, as of items that are all alike
+
+
+def tail(k: Any, reached: Any) -> Tail | None:
+    """The power law through pass@k (K,) at k (K,) attempts; None where fewer than three of them lie between 0 and 1."""
+    k, reached = np.asarray(k, dtype=float), np.asarray(reached, dtype=float)
+    open_ = (reached > 0) & (reached < 1 - 1e-12)  # beyond, only rounding is left
+    if open_.sum() < 3:
+        return None
+    logs, errors = np.log(-np.log(reached[open_])), []
+    for x in (np.log(k[open_]), k[open_]):
+        slope, start = np.polyfit(x, logs, 1)
+        errors.append((float(np.sqrt(np.mean((start + slope * x - logs) ** 2))), -float(slope)))
+    (power, exponent), (exponential, _) = errors
+    return Tail(exponent, power, power < exponential)
 
 
 def total_flops(training: float, per_token: float, tokens: float, k: Any, questions: float) -> Any:

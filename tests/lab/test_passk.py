@@ -45,10 +45,49 @@ def test_the_best_of_more_samples_is_right_as_far_as_scores_tell():
     assert passk.best_of(rng.random(right.shape), right, 16, repeats=10) == pytest.approx(0.1, abs=0.03)
 
 
+@given(st.lists(st.lists(st.integers(0, 3), min_size=6, max_size=6), min_size=1, max_size=4), st.integers(0, 3))
+def test_a_majority_of_all_samples_counts_votes(answers, truth):
+    """Where no two are equally common, order does not matter."""
+    counts = [sorted(map(row.count, set(row))) for row in answers]
+    answers = [row for row, c in zip(answers, counts, strict=True) if len(c) == 1 or c[-1] > c[-2]] or [[0] * 6]
+    expected = np.mean([max(set(row), key=row.count) == truth for row in answers])
+    assert passk.majority(answers, [truth] * len(answers), 6, repeats=3) == pytest.approx(expected)
+
+
+def test_a_majority_of_fewer_averages_all_choices():
+    """Of three of five, and among three different ones the first drawn: each a third of the time."""
+    answers = [1, 1, 2, 3, 4]
+    hits = []
+    for chosen in itertools.combinations(answers, 3):
+        hits.append(1.0 if chosen.count(1) == 2 else chosen.count(1) / 3)
+    assert passk.majority([answers], [1], 3, repeats=4000) == pytest.approx(np.mean(hits), abs=0.035)
+
+
 def test_a_power_law_of_items_gives_one_of_attempts():
     """Density p^(a−1) at 0 gives failures ~ k^−a; here a = 0.4."""
-    p = (np.arange(1, 20001) / 20001) ** (1 / 0.4)
-    assert passk.tail_exponent(p, [64, 128, 256, 512]) == pytest.approx(0.4, abs=0.05)
+    p, k = (np.arange(1, 20001) / 20001) ** (1 / 0.4), [64, 128, 256, 512]
+    found = passk.tail(k, passk.exact(p, k))
+    assert found.exponent == pytest.approx(0.4, abs=0.05)
+    assert found.power_law
+    assert found.error < 0.01
+
+
+def test_items_that_are_alike_have_no_power_law():
+    k = [1, 4, 16, 64]
+    assert not passk.tail(k, passk.homogeneous([0.05], k)).power_law
+
+
+def test_the_tail_is_a_line_through_logarithms():
+    """−ln pass@k = 2 k^−0.5, and once off by a factor e: the residuals of a line through (0, 0), (1, 1), (2, 0) are ⅓, ⅔, ⅓."""
+    k = np.array([1, 10, 100])
+    exact = passk.tail([*k, 1000, 1e4], [*np.exp(-2 * k**-0.5), 1.0, 0.0])
+    assert (exact.exponent, exact.error) == pytest.approx((0.5, 0), abs=1e-12)
+    off = passk.tail(k, np.exp(-2 * k**-0.5 * np.exp([0, 1, 0])))
+    assert off.error == pytest.approx(np.sqrt((1 + 4 + 1) / 27))
+
+
+def test_two_points_have_no_tail():
+    assert passk.tail([1, 2, 3, 4], [0.0, 0.5, 0.6, 1.0]) is None
 
 
 def test_flops_of_training_and_of_all_attempts_add_up():
@@ -62,5 +101,3 @@ def test_more_attempts_than_samples_are_refused():
         passk.majority(np.zeros((2, 3), int), [0, 0], 4)
     with pytest.raises(ValueError, match="the best of 4 cannot be taken from 3"):
         passk.best_of(np.zeros((2, 3)), np.zeros((2, 3)), 4)
-    with pytest.raises(ValueError, match="reaches one"):
-        passk.tail_exponent([1.0], [1, 2])
