@@ -1,12 +1,12 @@
-"""Arithmetic coding (Witten, Neal & Cleary 1987, doi:10.1145/214762.214771): a text takes as many bits as it surprises.
+"""Arithmetic coding (Witten, Neal & Cleary 1987, doi:10.1145/214762.214771): a text's code has as many bits as the text costs.
 
-A text is an interval of the numbers from 0 to 1. Each symbol narrows it to the symbol's share of it:
+A text is an interval of the numbers from 0 to 1. Each symbol narrows it to the symbol's share:
 
     low ← low + range · before / total          range ← range · frequency / total
 
-so after a whole text range = Π p, and about −log2 Π p binary digits name a number inside. All in integers of 32 bits: leading
-digits on which both ends agree are written and forgotten, and where the ends lie closely around a half, what they will agree on
-is counted until they do (section "underflow" there). So the range never falls to a quarter of all numbers or below.
+so after a whole text range = Π p, and about −log2 Π p binary digits name a number inside. All in integers of 48 bits: leading
+digits on which both ends agree are written and dropped. Where the ends lie closely around a half, the next digit is still open
+but its successors will be its opposite, and are counted until it is known. So the range stays above a quarter of all numbers.
 """
 
 import math
@@ -14,23 +14,24 @@ from collections.abc import Iterator
 
 import numpy as np
 
-TOP = 1 << 32  # the numbers that an end of the interval may be: 0 … TOP − 1
+DIGITS = 48
+TOP = 1 << DIGITS  # the ends of the interval are integers 0 … TOP − 1
 HALF, QUARTER = TOP // 2, TOP // 4
-TOTAL = 1 << 24  # the most that frequencies add up to
+TOTAL = 1 << 32  # the most that frequencies add up to: a vocabulary of 100,000 takes a forty-thousandth of it
 
 
 def frequencies(p: np.ndarray) -> np.ndarray:
-    """Whole numbers in proportion to probabilities (..., V), none of them 0: (..., V) int64, adding up to TOTAL at most."""
+    """Integers in proportion to probabilities (..., V), each at least 1: (..., V) int64, adding up to TOTAL at most."""
     p = np.asarray(p, dtype=np.float64)
     V = p.shape[-1]
     return 1 + np.floor(p / p.sum(axis=-1, keepdims=True) * (TOTAL - V)).astype(np.int64)
 
 
 def precision(p: np.ndarray, vocab_size: int) -> float:
-    """The bits by which the code of symbols of these probabilities (n,) may be off −Σ log2 p, but for two at its end.
+    """How many bits the code of symbols of these probabilities (n,) may differ from −Σ log2 p, the two at its end apart.
 
-    A frequency f is at least p·(TOTAL − V) and 1, and 1 + p·(TOTAL − V) at most, of a total from TOTAL − V to TOTAL; and of the
-    more than QUARTER/TOTAL·f numbers that it stands for, rounding takes or adds less than one.
+    A frequency lies between max(1, p·(TOTAL − V)) and 1 + p·(TOTAL − V), the total between TOTAL − V and TOTAL. The interval has
+    more than QUARTER/TOTAL numbers for each unit of frequency, and rounding shifts it by less than one.
     """
     share = p * (TOTAL - vocab_size)
     rounded = TOTAL / QUARTER / np.maximum(share, 1.0)
@@ -48,11 +49,8 @@ class Encoder:
         self._pending = 0  # digits that will be the opposite of the next
 
     def write(self, symbol: int, cumulative: np.ndarray) -> None:
-        """Add a symbol, given the sums of the frequencies up to each: (V,) int64, the last their total."""
-        before = int(cumulative[symbol - 1]) if symbol else 0
-        width, total = self._high - self._low + 1, int(cumulative[-1])
-        self._high = self._low + width * int(cumulative[symbol]) // total - 1
-        self._low = self._low + width * before // total
+        """Add a symbol, given the cumulative sums of the frequencies: (V,) int64, the last their total."""
+        self._low, self._high = narrowed(self._low, self._high, symbol, cumulative)
         while True:
             if self._high < HALF:
                 self._put(0)
@@ -67,7 +65,7 @@ class Encoder:
             self._low, self._high = 2 * self._low, 2 * self._high + 1
 
     def finish(self) -> bytes:
-        """The code: two digits more, which name the quarter that lies within the interval, and zeros up to a whole byte."""
+        """The code: two digits more, which name a quarter that lies within the interval, and zeros up to a whole byte."""
         self._pending += 1
         self._put(0 if self._low < QUARTER else 1)
         return np.packbits(np.frombuffer(bytes(self.bits), np.uint8)).tobytes()
@@ -79,22 +77,20 @@ class Encoder:
 
 
 class Decoder:
-    """Binary digits become symbols again, as long as the same frequencies are told."""
+    """Binary digits become symbols again, given the same frequencies."""
 
     def __init__(self, code: bytes) -> None:
         self._bits: Iterator[int] = iter(np.unpackbits(np.frombuffer(code, np.uint8)).tolist())
         self._low, self._high, self._number = 0, TOP - 1, 0
-        for _ in range(32):
+        for _ in range(DIGITS):
             self._number = 2 * self._number + self._next()
 
     def read(self, cumulative: np.ndarray) -> int:
-        """The next symbol, given the sums of the frequencies up to each: (V,) int64, the last their total."""
+        """The next symbol, given the cumulative sums of the frequencies: (V,) int64, the last their total."""
         width, total = self._high - self._low + 1, int(cumulative[-1])
         place = ((self._number - self._low + 1) * total - 1) // width
         symbol = int(np.searchsorted(cumulative, place, side="right"))
-        before = int(cumulative[symbol - 1]) if symbol else 0
-        self._high = self._low + width * int(cumulative[symbol]) // total - 1
-        self._low = self._low + width * before // total
+        self._low, self._high = narrowed(self._low, self._high, symbol, cumulative)
         while True:
             if self._high < HALF:
                 away = 0
@@ -108,4 +104,11 @@ class Decoder:
             self._number = 2 * (self._number - away) + self._next()
 
     def _next(self) -> int:
-        return next(self._bits, 0)  # what stands behind the code does not matter
+        return next(self._bits, 0)  # any digits may follow the code
+
+
+def narrowed(low: int, high: int, symbol: int, cumulative: np.ndarray) -> tuple[int, int]:
+    """The ends of a symbol's share of an interval; both ends belong to it."""
+    width, total = high - low + 1, int(cumulative[-1])
+    before = int(cumulative[symbol - 1]) if symbol else 0
+    return low + width * before // total, low + width * int(cumulative[symbol]) // total - 1

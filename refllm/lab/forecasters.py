@@ -1,18 +1,18 @@
-"""Models that foresee texts character by character, for a coder and for its decoder: the same numbers for both, to the bit.
+"""Models that predict texts token by token, and the arithmetic code that their predictions make of texts.
 
-What a text costs is found on another way than the forecasts: in one pass over all of it.
+Encoder and decoder must see the same probabilities to the last bit, so both get them one step at a time (`Forecast`). What the
+texts cost is computed another way, in one pass over all of each (`Forecaster.nats`): a check on the predictions.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from refllm.array_api import load
 from refllm.decoding.cache import new_cache
 from refllm.decoding.generate import decode
 from refllm.decoding.logprobs import log_softmax
-from refllm.evaluation.likelihood import token_log_probabilities
+from refllm.evaluation.likelihood import check_causal, score_rows, split_tokens, tokenizer_of
 from refllm.lab import ngrams, text_models
 from refllm.lab.arithmetic_coder import Decoder, Encoder, frequencies
 from refllm.lab.learn import learn
@@ -20,35 +20,48 @@ from refllm.lab.sweep import config_of
 from refllm.models import architecture, ngram
 from refllm.models.model import Model
 
-Forecast = Callable[[np.ndarray], np.ndarray]  # told the characters read last (R,), the probabilities of the next (R, V)
+Rows = Sequence[Sequence[int]]  # token ids of texts, of any lengths; the first token of each is given, the others are predicted
+Forecast = Callable[[np.ndarray], np.ndarray]  # the token that each text was continued with (R,) -> p of its next (R, V) float64
 
 
 class Forecaster(NamedTuple):
-    """A model that has learned."""
+    """A model of texts."""
 
-    begin: Callable[[int], Forecast]  # forecasts of so many texts side by side, none of which has begun
-    nats: Callable[[np.ndarray], np.ndarray]  # ids (R, 1 + T) -> what each of the T costs, (R, T)
+    begin: Callable[[int, int], Forecast]  # predictions for R texts side by side, from their first token, of at most T each
+    nats: Callable[[Rows], list[np.ndarray]]  # −ln p of each token of the texts but the first, (T,) float64 for each text
+    ids: Callable[[str], list[int]]  # a text as tokens behind the one that begins every text
+    vocab_size: int
 
 
-def transformer(ids_at: Callable[[int], np.ndarray], vocab_size: int, steps: int, width: int, seed: int) -> Forecaster:
-    """Train a small Llama. ids_at: the texts of a step, (R, 1 + T) int32"""
-    rows, length = ids_at(0)[:, 1:].shape
+def transformer(
+    rows_at: Callable[[int], Rows],
+    ids: Callable[[str], list[int]],
+    vocab_size: int,
+    length: int,
+    steps: int,
+    width: int,
+    seed: int,
+) -> Forecaster:
+    """Train a small Llama. rows_at: the texts of a step, of at most 1 + length tokens"""
     config = config_of(width, vocab_size, length)
-
-    def batch_at(step: int) -> Any:
-        ids = ids_at(step)
-        return np.ascontiguousarray(ids[:, :-1]), np.ascontiguousarray(ids[:, 1:])
-
-    training = text_models.training(width, steps, rows, length, seed)
-    (snapshot,) = learn(text_models.ARCHITECTURE, config, training, batch_at, [steps])
-    return forecaster_of(Model(architecture(text_models.ARCHITECTURE), config, snapshot.averaged))
+    training = text_models.training(width, steps, len(rows_at(0)), length, seed)
+    (snapshot,) = learn(text_models.ARCHITECTURE, config, training, lambda step: batch(rows_at(step), length), [steps])
+    return forecaster_of(Model(architecture(text_models.ARCHITECTURE), config, snapshot.averaged), ids)
 
 
-def forecaster_of(model: Model) -> Forecaster:
-    """Forecasts from a model's cache, and costs from one pass."""
+def batch(rows: Rows, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and their successors, (R, length) int32 each; behind a text's end 0, and −100, which does not count."""
+    tokens, targets = np.zeros((len(rows), length), np.int32), np.full((len(rows), length), -100, np.int32)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row) - 1], targets[i, : len(row) - 1] = row[:-1], row[1:]
+    return tokens, targets
 
-    def begin(rows: int) -> Forecast:
-        xp, cache = load().xp, new_cache(model, rows, model.config.max_positions)
+
+def forecaster_of(model: Model, ids: Callable[[str], list[int]]) -> Forecaster:
+    """Predictions by decoding with a cache."""
+
+    def begin(rows: int, length: int) -> Forecast:
+        xp, cache = model.backend.xp, new_cache(model, rows, length)
 
         def forecast(last: np.ndarray) -> np.ndarray:
             nonlocal cache
@@ -57,14 +70,43 @@ def forecaster_of(model: Model) -> Forecaster:
 
         return forecast
 
-    return Forecaster(begin, lambda ids: -token_log_probabilities(model, ids))
+    def nats(rows: Rows) -> list[np.ndarray]:
+        return [-scores.log_probabilities for scores in score_rows(model, rows, [len(row) - 1 for row in rows])]
+
+    return Forecaster(begin, nats, ids, model.config.vocab_size)
 
 
-def counted(ids_at: Callable[[int], np.ndarray], vocab_size: int, steps: int, order: int) -> Forecaster:
-    """Count n-grams in the texts of as many steps. ids_at: the texts of a step, (R, 1 + T) int32"""
-    model = ngram.train(np.concatenate([ids_at(step).reshape(-1) for step in range(steps)]), order, vocab_size)
+def checkpoint(path: str) -> Forecaster:
+    """The user's model with its own tokenizer, in float32: in half precision a cache and one pass differ by whole bits.
 
-    def begin(rows: int) -> Forecast:
+    Raises OSError where there is no such file, ValueError for a model that does not predict the next token, has no tokenizer or
+    no token that begins a text.
+    """
+    from refllm.checkpoints import load as load_model
+
+    model = load_model(path, dtype="float32")
+    check_causal(model)
+    tokenizer = tokenizer_of(model)
+    if tokenizer.bos is None and tokenizer.eos is None:
+        raise ValueError(f"the tokenizer of {path} has no token that begins or ends a document, so none precedes a text's first.")
+
+    def ids(text: str) -> list[int]:
+        before, after = split_tokens(tokenizer, "", text)
+        room = model.config.max_positions
+        if len(after) > room:
+            raise ValueError(f"a text of {len(text)} characters is {len(after)} tokens; the model's context holds {room}.")
+        return [*before, *after]
+
+    return forecaster_of(model, ids)
+
+
+def counted(
+    rows_at: Callable[[int], Rows], ids: Callable[[str], list[int]], vocab_size: int, steps: int, order: int
+) -> Forecaster:
+    """Count n-grams in the texts of as many steps."""
+    model = ngram.train(np.concatenate([row for step in range(steps) for row in rows_at(step)]), order, vocab_size)
+
+    def begin(rows: int, length: int) -> Forecast:
         state = ngrams.start(model, rows)
 
         def forecast(last: np.ndarray) -> np.ndarray:
@@ -74,25 +116,33 @@ def counted(ids_at: Callable[[int], np.ndarray], vocab_size: int, steps: int, or
 
         return forecast
 
-    def nats(ids: np.ndarray) -> np.ndarray:
-        return np.stack([-ngram.log_probabilities(model, row[1:], row[:1]) for row in ids])
+    def nats(rows: Rows) -> list[np.ndarray]:
+        return [-ngram.log_probabilities(model, row[1:], row[:1]) for row in rows]
 
-    return Forecaster(begin, nats)
+    return Forecaster(begin, nats, ids, vocab_size)
 
 
-def encoded(ids: np.ndarray, forecast: Forecast) -> tuple[bytes, int]:
-    """The code of texts (R, 1 + T) side by side but for their first characters, and its length in bits."""
-    encoder = Encoder()
-    for t in range(1, ids.shape[1]):
-        for symbol, row in zip(ids[:, t].tolist(), np.cumsum(frequencies(forecast(ids[:, t - 1])), axis=1), strict=True):
-            encoder.write(symbol, row)
+def encoded(rows: Rows, forecaster: Forecaster) -> tuple[bytes, int]:
+    """The code of all texts but their first tokens, step by step in turn, and its length in bits."""
+    encoder, last = Encoder(), np.array([row[0] for row in rows])
+    forecast = forecaster.begin(len(rows), max(map(len, rows)) - 1)
+    for t in range(1, max(map(len, rows))):
+        sums = np.cumsum(frequencies(forecast(last)), axis=1)
+        for i, row in enumerate(rows):
+            if t < len(row):
+                encoder.write(row[t], sums[i])
+                last[i] = row[t]
     return encoder.finish(), len(encoder.bits)
 
 
-def decoded(code: bytes, first: np.ndarray, length: int, forecast: Forecast) -> np.ndarray:
-    """The texts of a code, (R, 1 + length), given their first characters (R,)."""
-    decoder, columns = Decoder(code), [first]
-    for _ in range(length):
-        rows = np.cumsum(frequencies(forecast(columns[-1])), axis=1)
-        columns.append(np.array([decoder.read(row) for row in rows], dtype=first.dtype))
-    return np.stack(columns, axis=1)
+def decoded(code: bytes, first: Sequence[int], lengths: Sequence[int], forecaster: Forecaster) -> list[list[int]]:
+    """The texts of a code, given the first token of each and how many it has in all."""
+    decoder, last, rows = Decoder(code), np.array(first), [[token] for token in first]
+    forecast = forecaster.begin(len(rows), max(lengths) - 1)
+    for t in range(1, max(lengths)):
+        sums = np.cumsum(frequencies(forecast(last)), axis=1)
+        for i, row in enumerate(rows):
+            if t < lengths[i]:
+                row.append(decoder.read(sums[i]))
+                last[i] = row[t]
+    return rows

@@ -1,7 +1,12 @@
-"""Texts that are ever easier to foresee, of words between single spaces.
+"""Five kinds of text, each more predictable than the one before, of words with single spaces between them.
 
-Random letters, of which each takes log2 27 bits whoever reads them; the words of a real text in random order; the real text; a
-piece of it over and over; numbers counted up.
+    random letters    each of 27 symbols equally likely: log2 27 = 4.75 bits a character, for every model
+    shuffled words    the words of a passage in random order: words can be predicted, their order cannot
+    text              the passage as it stands
+    repetition        the passage's first PERIOD characters over and over: new only once
+    counting          consecutive numbers: only the first is random, log2 LARGEST = 12.3 bits a text
+
+So their order of difficulty is known before any model has read them.
 """
 
 from typing import NamedTuple
@@ -13,47 +18,62 @@ from refllm.lab import corpus
 KINDS = ("random letters", "shuffled words", "text", "repetition", "counting")
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
 DIGITS = "0123456789"
-SPACE = " "  # what every text is thought to follow
-PERIOD = 16  # characters of the piece that is repeated
-LARGEST = 5000  # numbers that counting may begin at lie below
+SPACE = " "
+PERIOD = 16  # characters
+LARGEST = 5000  # counting begins below
 
 
 class Source(NamedTuple):
-    """Where texts come from."""
+    """What texts are drawn from."""
 
     words: tuple[str, ...]  # of a real text, in its order
-    symbols: str  # the characters in the order of their ids
+    symbols: str  # every character of all kinds of text; its place is its id
 
     def draw(self, kind: str, rng: np.random.Generator, length: int) -> str:
-        """A text of one kind, of so many characters."""
+        """A text of one kind, of at most so many characters: as many whole words as fit.
+
+        Generators in the same state give the same passage to shuffled words, text and repetition.
+        """
         if kind == "random letters":
             return "".join(rng.choice(list(LETTERS), length))
         if kind == "counting":
             first = int(rng.integers(1, LARGEST))
-            return SPACE.join(str(first + i) for i in range(length))[:length]
-        if kind == "shuffled words":
-            return SPACE.join(self.words[i] for i in rng.integers(0, len(self.words), length))[:length]
+            return whole_words([str(first + i) for i in range(length)], length)
         begin = int(rng.integers(0, len(self.words)))
-        text = SPACE.join(self.words[(begin + i) % len(self.words)] for i in range(length))
+        passage = whole_words([self.words[(begin + i) % len(self.words)] for i in range(length)], length)
+        if kind == "shuffled words":
+            return SPACE.join(rng.permutation(passage.split()))
         if kind == "repetition":
-            text = text[:PERIOD] * (length // PERIOD + 1)
-        return text[:length]
+            return (passage[:PERIOD] * (length // PERIOD + 1))[: len(passage)]
+        return passage
 
-    def ids(self, texts: list[str]) -> np.ndarray:
-        """The texts' characters, a space before each: (R, 1 + length) int32."""
+    def ids(self, text: str) -> list[int]:
+        """A text's characters behind a space, which begins every text."""
         place = {symbol: i for i, symbol in enumerate(self.symbols)}
-        return np.array([[place[c] for c in SPACE + text] for text in texts], dtype=np.int32)
+        return [place[c] for c in SPACE + text]
 
 
-def sources(text: str) -> tuple[Source, Source]:
-    """What is learned from, and what is held out for questions. text: a file or a folder; "" for Python's standard library
+def whole_words(words: list[str], length: int) -> str:
+    """As many words from the first as fit into so many characters; of a first word that does not fit, its beginning."""
+    text = SPACE.join(words)
+    if len(text) <= length:
+        return text
+    end = text.rfind(SPACE, 0, length + 1)
+    return text[: end if end > 0 else length]
 
-    Raises ValueError for a text without words in either part.
+
+def sources(text: str, length: int) -> tuple[Source, Source]:
+    """A part of a text to learn from and a part held out. text: a file or a folder; "" for Python's standard library
+
+    Raises ValueError for a text in which a part has fewer than `length` characters.
     """
-    read = corpus.load(text or None)
-    known = read.symbols or ""
-    symbols = "".join(sorted({*known, *LETTERS, *DIGITS}))
-    parts = [tuple("".join(known[i] for i in ids.tolist()).split()) for ids in (read.train, read.held_out)]
-    if not all(parts):
-        raise ValueError(f"{read.source} has too few words for a part to learn from and a part held out.")
+    read = corpus.load(text or None, as_bytes=True)
+    parts = [tuple(ids.tobytes().decode(errors="ignore").split()) for ids in (read.train, read.held_out)]
+    for words in parts:
+        if len(SPACE.join(words)) < length:
+            raise ValueError(
+                f"{read.source} is too short for texts of {length} characters: of its two parts, one to learn from and one "
+                f"held out, one has {len(SPACE.join(words))}. Give more text, or set a smaller length."
+            )
+    symbols = "".join(sorted({*LETTERS, *DIGITS}.union(*(word for words in parts for word in words))))
     return Source(parts[0], symbols), Source(parts[1], symbols)

@@ -1,4 +1,4 @@
-"""Bits of texts that are easy and hard to foresee, and their codes."""
+"""Bits of texts that are easy and hard to predict, and their codes."""
 
 import copy
 import math
@@ -6,14 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from refllm.lab import forecasters, predictability
+from refllm.checkpoints import save
+from refllm.lab import predictability
 from refllm.lab.experiment import conduct
-from refllm.lab.forecasters import decoded, encoded
-from refllm.lab.text_kinds import KINDS, Source
+from refllm.lab.text_kinds import KINDS
 from refllm.models import architecture
 from refllm.models.model import Model
-
-SOURCE = Source(("the", "cat", "saw", "a", "dog", "and", "went", "home"), " abcdefghijklmnopqrstuvwxyz0123456789")
+from refllm.tokenizer import train_bpe
 
 
 @pytest.fixture(scope="module")
@@ -46,81 +45,113 @@ def test_every_code_gives_its_text_back_and_is_as_long_as_the_model_says(result)
 
 def test_bits_are_told_per_byte_and_per_word(result):
     for row in result["tables"]["texts"]:
-        assert row["bytes"] == 3 * 24
-        assert row["bits_per_byte"] == pytest.approx(row["model_bits"] / 72)
+        assert 3 * 16 <= row["bytes"] <= 3 * 24
+        assert row["tokens"] == row["bytes"]  # a character each
+        assert row["bits_per_byte"] == pytest.approx(row["model_bits"] / row["bytes"], rel=0.05)
         assert row["low"] < row["bits_per_byte"] < row["high"]
         assert row["bits_per_word"] > row["bits_per_byte"]
+    one = {row["kind"]: row["bytes"] for row in result["tables"]["texts"]}
+    assert one["random letters"] == 3 * 24
+    assert one["shuffled words"] == one["text"] == one["repetition"]
 
 
-def test_kinds_of_text_are_what_they_are_called():
-    rng = np.random.default_rng(0)
-    drawn = {kind: SOURCE.draw(kind, rng, 40) for kind in KINDS}
-    assert {len(text) for text in drawn.values()} == {40}
-    first, second = map(int, drawn["counting"].split()[:2])
-    assert second == first + 1
-    assert drawn["repetition"][:24] == drawn["repetition"][16:]
-    assert set(drawn["shuffled words"].split()[:-1]) <= set(SOURCE.words)
-    assert drawn["text"] in " ".join(SOURCE.words * 3)
-    assert drawn["repetition"][:16] in " ".join(SOURCE.words * 2)
+def test_each_kind_is_compared_with_the_next(result):
+    bits = {(row["model"], row["kind"]): row["bits_per_byte"] for row in result["tables"]["texts"]}
+    rows = result["tables"]["comparisons"]
+    assert [(row["harder"], row["easier"]) for row in rows] == 2 * list(zip(KINDS, KINDS[1:], strict=False))
+    for row in rows:
+        assert row["difference"] == pytest.approx(bits[row["model"], row["harder"]] - bits[row["model"], row["easier"]])
+        assert row["low"] < row["difference"] < row["high"]
 
 
-def test_texts_become_ids_behind_a_space():
-    assert SOURCE.ids(["ab0"]).tolist() == [[0, 1, 2, 27]]
+def test_a_random_letter_takes_at_least_its_entropy(result):
+    least = result["numbers"]["bits_of_a_random_letter"]
+    assert 2**least == pytest.approx(27)
+    for row in result["tables"]["texts"]:
+        assert row["kind"] != "random letters" or row["high"] > least
 
 
-def forecaster(vocab_size, length):
-    config = architecture("llama").Config(vocab_size, 8, 1, 2, 2, 4, 16, length, tied=True)
-    return forecasters.forecaster_of(Model.initialise("llama", config, 0, "numpy"))
+def test_an_interval_is_the_normal_one_of_a_mean():
+    found = predictability.interval(np.array([1.0, 2.0, 6.0]), "bits")
+    reach = 1.959963984540054 * math.sqrt((4 + 1 + 9) / 2 / 3)
+    assert found == pytest.approx({"bits": 3.0, "low": 3 - reach, "high": 3 + reach})
 
 
-@pytest.mark.parametrize("make", ["transformer", "n-grams"])
-def test_forecasts_agree_with_what_texts_cost_in_one_pass(make):
-    rng = np.random.default_rng(1)
-    ids = rng.integers(0, 7, (5, 13)).astype(np.int32)
-    model = forecaster(7, 12) if make == "transformer" else forecasters.counted(lambda step: ids, 7, 2, 3)
-    forecast = model.begin(5)
-    found = np.stack([forecast(ids[:, t]) for t in range(12)], axis=1)  # (5, 12, 7)
-    assert found.sum(axis=-1) == pytest.approx(1, abs=1e-6)
-    chosen = np.take_along_axis(found, ids[:, 1:, None], axis=-1)[..., 0]
-    np.testing.assert_allclose(-np.log(chosen), model.nats(ids), rtol=1e-5)
+@pytest.mark.parametrize("vocab_size", [300, 40_000])
+def test_the_users_model_is_asked_in_place_of_those_trained_here(text, tmp_path, vocab_size):
+    tokenizer = train_bpe(text.read_text()[:2000], 300, ["<|endoftext|>"])
+    config = architecture("llama").Config(vocab_size, 8, 1, 2, 2, 4, 16, 64)
+    save(tmp_path / "mine", Model.initialise("llama", config, 0, "numpy", tokenizer))
+    settings = predictability.Settings(checkpoint=str(tmp_path / "mine"), length=24, texts=2, text=str(text))
+    found = predictability.run(settings, tmp_path / "lab", 1, lambda line: None)
+    rows = found["tables"]["texts"]
+    assert [(row["model"], row["kind"]) for row in rows] == [("checkpoint", kind) for kind in KINDS]
+    for row in rows:
+        assert row["given_back"]
+        assert -1e-3 < row["bits_over"] < 2 + row["precision_bits"]
+        assert row["tokens"] <= row["bytes"]
+        assert row["model_bits"] == pytest.approx(row["tokens"] * math.log2(vocab_size), rel=0.02)  # it has learned nothing
+    assert predictability.CLAIMS[0].judge({"predictability": found}).verdict != "holds"
 
 
-def test_two_decoders_of_a_model_do_not_disturb_each_other():
-    ids = np.random.default_rng(2).integers(0, 7, (2, 9)).astype(np.int32)
-    model = forecaster(7, 8)
-    one, two = model.begin(2), model.begin(2)
-    code, _ = encoded(ids, one)
-    np.testing.assert_array_equal(decoded(code, ids[:, 0], 8, two), ids)
-
-
-def planted(result, change):
-    """A result with some numbers set: {kind: bits per byte} with intervals of ±0.1."""
+def planted(result, bits, reach=0.1):
+    """A result in which both models find the kinds so many bits per byte hard, with differences known up to a reach."""
     found = copy.deepcopy(result)
     for row in found["tables"]["texts"]:
-        row |= {"bits_over": -8.0, "given_back": True}
-        middle = change[row["kind"]]
+        middle = bits[row["kind"]]
+        row |= {"bits_over": 1.0, "precision_bits": 0.5, "given_back": True}
         row |= {"bits_per_byte": middle, "low": middle - 0.1, "high": middle + 0.1}
+    for row in found["tables"]["comparisons"]:
+        middle = bits[row["harder"]] - bits[row["easier"]]
+        row |= {"difference": middle, "low": middle - reach, "high": middle + reach}
     return {"predictability": found}
 
 
-FALLING = dict(zip(KINDS, (4.8, 4.0, 3.0, 1.0, 1.1), strict=True))
+FALLING = dict(zip(KINDS, (4.8, 4.0, 3.0, 1.0, 0.5), strict=True))
 
 
 def verdict(results):
     return predictability.CLAIMS[0].judge(results).verdict
 
 
-def test_the_claim_holds_where_every_kind_is_easier_than_those_before(result):
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_the_claim_holds_where_every_kind_is_easier_than_the_one_before(result, kind):
+    before = FALLING[KINDS[KINDS.index(kind) - 1]]
     assert verdict(planted(result, FALLING)) == "holds"
-    assert verdict(planted(result, FALLING | {"shuffled words": 4.7})) == "undecidable at this scale"
-    assert verdict(planted(result, FALLING | {"counting": 4.0})) == "fails"
+    assert verdict(planted(result, FALLING | {kind: before - 0.05})) == "undecidable at this scale"
+    assert verdict(planted(result, FALLING | {kind: before + 0.05})) == "undecidable at this scale"
+    assert verdict(planted(result, FALLING | {kind: before + 0.15})) == "fails"
 
 
-def test_the_claim_fails_where_a_code_is_wrong_or_too_long(result):
-    for change in ({"given_back": False}, {"bits_over": 9.5}, {"bits_over": -9.5}):
+def test_the_claim_fails_where_random_letters_take_less_than_their_entropy(result):
+    assert verdict(planted(result, FALLING | {"random letters": 4.66})) == "holds"
+    assert verdict(planted(result, FALLING | {"random letters": 4.65})) == "fails"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"given_back": False}, "fails"),
+        ({"bits_over": 2.5}, "holds"),
+        ({"bits_over": 2.6}, "fails"),
+        ({"bits_over": -0.5}, "holds"),
+        ({"bits_over": -0.6}, "fails"),
+    ],
+)
+def test_the_claim_fails_where_any_code_is_wrong_or_of_another_length(result, change, expected):
+    for row in (3, 8):
         results = planted(result, FALLING)
-        results["predictability"]["tables"]["texts"][3] |= change
-        assert verdict(results) == "fails"
+        results["predictability"]["tables"]["texts"][row] |= change
+        assert verdict(results) == expected
+
+
+def test_the_n_grams_do_not_decide_the_order(result):
+    results = planted(result, FALLING)
+    for row in results["predictability"]["tables"]["comparisons"][4:]:
+        row |= {"low": -2.0, "high": -1.0}
+    for row in results["predictability"]["tables"]["texts"][5:]:
+        row |= {"low": 0.0, "high": 0.1}
+    assert verdict(results) == "holds"
 
 
 def test_the_value_is_the_texts_bits_per_word(result):
@@ -131,6 +162,7 @@ def test_the_value_is_the_texts_bits_per_word(result):
     assert math.isclose(finding.high / finding.value, row["high"] / row["bits_per_byte"])
 
 
-def test_one_text_tells_no_interval():
-    with pytest.raises(ValueError, match="texts=1"):
-        predictability.Settings(texts=1)
+@pytest.mark.parametrize(("change", "says"), [({"texts": 1}, "texts=1 give no interval"), ({"length": 1}, "length=1 must be")])
+def test_settings_that_measure_nothing_are_an_error(change, says):
+    with pytest.raises(ValueError, match=says):
+        predictability.Settings(**change)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from refllm.lab.units import surprise
+from refllm.lab.units import surprise, together
 
 
 def test_a_text_costs_bits_over_its_bytes_characters_and_words():
@@ -13,8 +13,10 @@ def test_a_text_costs_bits_over_its_bytes_characters_and_words():
     assert (found.bits, found.per_byte, found.per_character, found.per_word) == pytest.approx((12, 12 / 14, 1, 6))
 
 
-def test_a_word_of_so_many_bits_is_one_of_as_many_powers_of_two():
-    assert surprise("one", math.log(1000)).choices_per_word == pytest.approx(1000)
+def test_texts_together_cost_the_sum_over_the_sums_of_their_lengths():
+    found = together([surprise("a b c", 3 * math.log(2)), surprise("ü", 5 * math.log(2))])
+    assert tuple(found) == pytest.approx((8, 7, 6, 4))
+    assert (found.per_byte, found.per_character, found.per_word) == pytest.approx((8 / 7, 8 / 6, 2))
 
 
 def test_a_text_without_words_is_an_error():
