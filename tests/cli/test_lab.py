@@ -131,7 +131,11 @@ def test_claims_are_judged_on_what_is_there_and_what_is_missing_is_run(refllm, t
     assert (tmp_path / "page.html").read_text().count("<svg") == 2
     assert json.loads((tmp_path / "claims" / "claims.json").read_text())["claims"][0]["number"] == 1
     assert (tmp_path / "claims.csv").read_text().count("undecidable at this scale") == 2
-    about = json.loads(refllm("lab", "claims", "--only", "4", "--out", tmp_path, "--json").out)
+    monkeypatch.setattr("refllm.conformance.specification.spec_folder", lambda: tmp_path / "spec")
+    about = json.loads(refllm("lab", "claims", "--only", "4", "--out", tmp_path, "--json", "--save").out)
     assert [row["number"] for row in about["claims"]] == [4]
+    page = (tmp_path / "spec" / "results" / "laboratory.md").read_text()
+    assert "What `refllm lab claims --only 4` found" in page
+    assert "| 4 | If a curve bends, it bends smoothly. |" in page
     refllm("lab", "claims", "--only", "one").refused("--only 'one' must be numbers of claims")
     refllm("lab", "claims", "--only", "99").refused("there is no claim 99")

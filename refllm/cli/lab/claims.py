@@ -29,6 +29,7 @@ def claims(
     workers: Workers = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write one page with all plots and numbers.")] = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the table as CSV, beside the one in the folder.")] = None,
+    save: Annotated[bool, typer.Option("--save", help="Write the table to spec/results/laboratory.md, with plots.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Judge what is said about scale on models of your own: conduct the experiments that are missing, use those that are there.
@@ -55,6 +56,12 @@ def claims(
         from refllm.lab.page import drawings, page, sections
 
         write_atomically(html, page(found, sections(results, out), drawings(out / "claims")).encode())
+    if save:
+        from refllm.conformance.specification import spec_folder
+        from refllm.lab import record
+
+        typed = ["refllm lab claims", *(["--quick"] if quick else []), *([f"--only {only}"] if only else [])]
+        record.save(found, results, out, " ".join(typed), spec_folder() / "results" / "laboratory.md")
     if as_json:
         print(json.dumps({"claims": rows}))
         return
