@@ -92,7 +92,7 @@ def standard_errors(right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def largest(differences: Any, errors: Any) -> tuple[float, float, float]:
     """The largest of |differences| (n,) with standard errors (n,), and an interval that holds the largest true one with 95 %
-    confidence: that of the largest among intervals that hold all n at once (Bonferroni; Dunn 1961, doi:10.1080/01621459.1961.10482090).
+    confidence: the largest of intervals that hold all n at once (Bonferroni; Dunn 1961, doi:10.1080/01621459.1961.10482090).
 
     The largest of many noisy differences is large by chance; this interval allows for it.
     """
