@@ -1,5 +1,7 @@
-"""Where two kinds of model, each with losses at several sizes, are equally good: straight lines through the losses over ln size,
-and the same for the windows drawn again and again, which both kinds share.
+"""Where two kinds of model, each with losses at several sizes, are equally good: straight lines through the losses over ln size.
+
+Intervals are percentiles over resamples. Each draws the windows that judge again, the same for all models, and for every size one
+of the models that differ by their seed alone: so they tell how far the crossing of single models on other windows would lie.
 """
 
 from typing import NamedTuple
@@ -8,45 +10,71 @@ import numpy as np
 
 from refllm.array_api import generator
 
+LOW, HIGH = 0.025, 0.975
+
 
 class Line(NamedTuple):
     """One kind of model."""
 
     sizes: np.ndarray  # (m,) ascending
-    losses: np.ndarray  # (m, W), of every window
+    losses: np.ndarray  # (m, S, W) of the models with S seeds on W windows
+
+
+class Means(NamedTuple):
+    """One kind's mean losses."""
+
+    sizes: np.ndarray  # (m,)
+    found: np.ndarray  # (m,) over all seeds and windows
+    drawn: np.ndarray  # (R, m) of every resample
 
 
 class Crossing(NamedTuple):
     """Where two lines meet between the smallest and the largest size that both have."""
 
     size: float | None  # the first; None where they do not meet
-    low: float | None  # 2.5 % and 97.5 % of it over the resamples in which they meet
+    low: float | None  # its 95 % interval; None for an end beyond these sizes
     high: float | None
     reached: float | None  # the share of resamples in which the first is somewhere as good as the second; None without sizes
     range: tuple[float, float] | None  # the sizes that both have
 
 
-def crossing(first: Line, second: Line, resamples: int, seed: int) -> Crossing:
+def means(line: Line, resamples: int, seed: int) -> Means:
+    """The mean losses of a kind. Lines of as many windows and seeds have the same ones drawn at every call."""
+    m, S, W = line.losses.shape
+    windows = generator(seed, "resampled windows").multinomial(W, np.full(W, 1 / W), size=resamples)
+    models = generator(seed, "resampled models").integers(0, S, (resamples, m))
+    every = line.losses @ windows.T / W  # (m, S, R)
+    return Means(line.sizes, line.losses.mean(axis=(1, 2)), every[np.arange(m), models, np.arange(resamples)[:, None]])
+
+
+def crossing(first: Means, second: Means) -> Crossing:
     """Where the two meet."""
-    log_sizes = np.log(first.sizes), np.log(second.sizes)
-    x, n = common(*log_sizes), first.losses.shape[1]
+    x = common(np.log(first.sizes), np.log(second.sizes))
     if not len(x):
         return Crossing(None, None, None, None, None)
 
-    def gap(chosen: slice | np.ndarray) -> np.ndarray:
-        a, b = (
-            np.interp(x, log, line.losses[:, chosen].mean(axis=1)) for log, line in zip(log_sizes, (first, second), strict=True)
-        )
-        return a - b
+    def line(kind: Means, losses: np.ndarray) -> np.ndarray:
+        return np.interp(x, np.log(kind.sizes), losses)
 
-    gaps = [gap(chosen) for chosen in generator(seed, "resampled windows").integers(0, n, (resamples, n))]
-    reached = float(np.mean([g.min() <= 0 for g in gaps]))
-    met = [np.exp(at) for at in (zero(x, g) for g in gaps) if at is not None]
-    at, ends = zero(x, gap(slice(None))), (float(np.exp(x[0])), float(np.exp(x[-1])))
-    if at is None or not met:
-        return Crossing(None, None, None, reached, ends)
-    size, (low, high) = float(np.exp(at)), np.quantile(met, [0.025, 0.975]).tolist()
-    return Crossing(size, min(low, size), max(high, size), reached, ends)
+    gaps = np.array([line(first, a) - line(second, b) for a, b in zip(first.drawn, second.drawn, strict=True)])
+    at = where(x, line(first, first.found) - line(second, second.found), gaps)
+    return Crossing(*at, float(np.mean(gaps.min(axis=1) <= 0)), (float(np.exp(x[0])), float(np.exp(x[-1]))))
+
+
+def where(x: np.ndarray, gap: np.ndarray, drawn: np.ndarray) -> tuple[float | None, float | None, float | None]:
+    """At which e^x a gap (n,) first changes its sign, and the 95 % interval from those of resamples (R, n).
+
+    Nothing where it does not; None for an end where too many resamples change theirs beyond x, on the side that their sign tells.
+    """
+    at = zero(x, gap)
+    if at is None:
+        return None, None, None
+    places = [zero(x, g) for g in drawn]
+    beyond = np.where(drawn[:, 0] * gap[0] > 0, np.inf, -np.inf)
+    found = [b if place is None else place for place, b in zip(places, beyond, strict=True)]
+    low, high = np.quantile(found, (LOW, HIGH), method="inverted_cdf")
+    ends = [float(np.exp(end)) if np.isfinite(end) else None for end in (min(low, at), max(high, at))]
+    return float(np.exp(at)), ends[0], ends[1]
 
 
 def common(a: np.ndarray, b: np.ndarray) -> np.ndarray:

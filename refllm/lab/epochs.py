@@ -16,7 +16,6 @@ from refllm.array_api import generator
 from refllm.lab import corpus, sweep, text_models
 from refllm.lab.effective_data import PUBLISHED, RMS, equal_data, predicted, summary
 from refllm.lab.experiment import Report, Result
-from refllm.lab.learn import learn
 from refllm.lab.pool import each
 from refllm.lab.verdict import Claim, Finding, within
 from refllm.models import accounting, architecture
@@ -103,11 +102,11 @@ def train(job: Job) -> Result:
         return corpus.windows(text.train, chosen * s.context, s.context)
 
     steps = [e * each_epoch for e in s.epochs] if job.kind == REPEATED else fresh_steps(each_epoch, s.epochs)
-    training, rows = text_models.training(s.width, steps[-1], s.batch, s.context, job.seed), []
-    for snapshot in learn(sweep.ARCHITECTURE, config, training, batch_at, steps, gain=text_models.GAIN):
+    rows = []
+    for snapshot in text_models.learned(config, s.batch, s.context, job.seed, batch_at, steps):
         loss = sweep.loss_of(snapshot.averaged, config, judged)
         rows.append({"kind": job.kind, "seed": job.seed, "characters": snapshot.tokens, "loss": loss})
-    N = accounting.parameters(architecture(sweep.ARCHITECTURE), config).total
+    N = accounting.parameters(architecture(text_models.ARCHITECTURE), config).total
     return {"rows": [row | {"parameters": N} for row in rows]}
 
 
@@ -154,12 +153,14 @@ def figures(result: Result) -> dict[str, Any]:
     worth.plot(rising, predicted(rising, found["R*"]), color=plots.COLORS[0], label=f"fitted, R* = {found['R*']:.3g}")
     error = [[row["effective_epochs"] - row["low"] for row in value], [row["high"] - row["effective_epochs"] for row in value]]
     measured = [row["effective_epochs"] for row in value]
-    worth.errorbar(epochs, measured, np.maximum(error, 0), color=plots.INK, linestyle="", marker="o", markersize=4, capsize=2)
-    for kind, color in ((FRESH, 0), (REPEATED, 1)):
+    style = {"color": plots.INK, "linestyle": "", "marker": "o", "markersize": 4, "capsize": 2, "label": "measured"}
+    worth.errorbar(epochs, measured, np.maximum(error, 0), **style)
+    for kind, color, line_style in ((FRESH, 0, "-"), (REPEATED, 1, "--")):
         for seed in sorted({row["seed"] for row in models}):
             D, losses = _line(models, kind, seed)
             label = kind if seed == 0 else None
-            loss.plot(D, losses, color=plots.COLORS[color], linewidth=1.2, marker="o", markersize=2.5, label=label)
+            style = {"color": plots.COLORS[color], "linestyle": line_style, "linewidth": 1.2, "marker": "o", "markersize": 2.5}
+            loss.plot(D, losses, label=label, **style)
     loss.set_xlabel("characters read", color=plots.INK)
     loss.set_ylabel(f"held-out loss ({sweep.UNIT})", color=plots.INK)
     for axes in (worth, loss):

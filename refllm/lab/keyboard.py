@@ -1,7 +1,8 @@
 """The phone keyboard against the transformer: both read the same characters, each once, and are judged on the same windows.
 
 The keyboard is an n-gram table with modified Kneser–Ney smoothing (Chen & Goodman 1999), of orders 1 to 8; the transformers are
-small. What they have in common is an axis of size, entries of the table or parameters, and an axis of data, characters read.
+small. What they have in common is an axis of size, entries of the table or parameters, and an axis of data, characters read:
+after so many characters the two cross at some size, and the best of each, whatever their sizes, cross after some characters.
 Contexts end at the window's beginning for both. The text is cut into pieces in a random order, so that even few characters come
 from many files.
 """
@@ -16,36 +17,33 @@ import numpy as np
 
 from refllm.array_api import generator
 from refllm.lab import corpus, ngrams, sweep, text_models
-from refllm.lab.crossing import Line, crossing, zero
+from refllm.lab.crossing import HIGH, LOW, Line, Means, crossing, means, where
 from refllm.lab.experiment import Report, Result
 from refllm.lab.guesses import judged
-from refllm.lab.learn import learn
 from refllm.lab.pool import each
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
 from refllm.models import accounting, architecture, ngram
 
 NAME = "keyboard"
-SUMMARY = {
-    "models": ("kind", "made_with", "size", "characters", "loss", "first", "savings"),
-    "crossings": ("characters", "crossing", "low", "high", "best_table", "best_transformer"),
-}
+SUMMARY = {"crossings": ("characters", "crossing_size", "low", "high", "best_table", "best_transformer", "gap")}
 TABLE, TRANSFORMER = "n-gram", "transformer"
 NOWHERE = "not within this range"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The models. The defaults take about a minute on two cores.
+    """The models. The defaults take about two minutes on two cores.
 
     characters: read, rising multiples of batch · context; more than the text has are left out
-    piece: of the text, in characters    windows: that judge    resamples: of the windows, for intervals
+    seeds: transformers of each width    piece: of the text, in characters    windows: that judge    resamples: for intervals
     text: a file or a folder; "" for Python's standard library
     """
 
     orders: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
     widths: tuple[int, ...] = (4, 8, 12, 24, 48, 96)
     characters: tuple[int, ...] = (49152, 98304, 196608, 393216, 786432, 1572864)
-    batch: int = 8
+    seeds: int = 2
+    batch: int = 4
     context: int = 64
     piece: int = 1024
     windows: int = 384
@@ -55,14 +53,15 @@ class Settings:
     executor: str = "processes"
 
 
-QUICK = Settings(widths=(4, 8, 12, 24, 48), characters=(49152, 98304, 196608, 393216), windows=192)
+QUICK = Settings(widths=(4, 8, 12, 24, 48), characters=(49152, 98304, 196608, 393216), seeds=1, windows=192)
 
 
 class Job(NamedTuple):
-    """The tables from so many characters, or the transformer of a width at every number of them."""
+    """The tables from so many characters, or the transformer of a width and a seed at every number of them."""
 
     kind: str
     value: int
+    seed: int
     characters: tuple[int, ...]
     settings: Settings
 
@@ -71,18 +70,16 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
     """Train all, judge all, and see where their losses cross."""
     s = settings
     characters = readable(corpus.load(s.text or None), s)
-    jobs = [(f"transformer-d{d}", Job(TRANSFORMER, d, characters, s)) for d in sorted(s.widths, reverse=True)]
-    jobs += [(f"table-{D}", Job(TABLE, D, characters, s)) for D in reversed(characters)]
+    sizes = [(d, seed) for d in sorted(s.widths, reverse=True) for seed in range(s.seeds)]
+    jobs = [(f"transformer-d{d}-seed{seed}", Job(TRANSFORMER, d, seed, characters, s)) for d, seed in sizes]
+    jobs += [(f"table-{D}", Job(TABLE, D, 0, characters, s)) for D in reversed(characters)]
     found: list[dict[str, Any]] = []
     for name, result in each(measured, jobs, workers, folder / "models", s.executor):
         best = min(result["rows"], key=lambda row: row["loss"])
         report(f"{name}: {best['loss']:.4f} {sweep.UNIT} at best, {100 * best['first']:.1f} % of the characters guessed")
         found += result["rows"]
-    found.sort(key=lambda row: (row["kind"], row["characters"], row["size"]))
-    crossings = [cross([row for row in found if row["characters"] == D], s) for D in characters]
-    gap = [row["best_table"] - row["best_transformer"] for row in crossings]
-    meeting = zero(np.log(characters), np.array(gap))
-    numbers = {"characters_where_the_best_cross": NOWHERE if meeting is None else float(np.exp(meeting))}
+    found.sort(key=lambda row: (row["kind"], row["characters"], row["size"], row["seed"]))
+    crossings, numbers = compared(found, s)
     rows = [{k: v for k, v in row.items() if k != "window_losses"} for row in found]
     return {"tables": {"models": rows, "crossings": crossings}, "numbers": numbers}
 
@@ -115,7 +112,8 @@ def tables(job: Job, text: corpus.Text, windows: tuple[np.ndarray, np.ndarray]) 
     rows = []
     for order in job.settings.orders:
         model = ngrams.shortened(counts, order)
-        about = {"kind": TABLE, "made_with": f"order {order}", "size": ngrams.entries(model), "characters": job.value}
+        about = {"kind": TABLE, "made_with": f"order {order}", "seed": 0, "size": ngrams.entries(model)}
+        about["characters"] = job.value
         rows.append(about | judged(ngrams.predictions(model, windows[0]), windows, text.symbols or ""))
     return rows
 
@@ -124,15 +122,16 @@ def transformers(job: Job, text: corpus.Text, windows: tuple[np.ndarray, np.ndar
     """One transformer after each number of characters."""
     s, size = job.settings, job.settings.batch * job.settings.context
     config = sweep.config_of(job.value, text.vocab_size, s.context)
-    N = accounting.parameters(architecture(sweep.ARCHITECTURE), config).total
-    order, steps = reading_order(job.characters, s.context, s.seed), [D // size for D in job.characters]
+    N = accounting.parameters(architecture(text_models.ARCHITECTURE), config).total
+    order, steps = reading_order(job.characters, s.context, job.seed), [D // size for D in job.characters]
 
     def batch_at(step: int) -> Any:
         return corpus.windows(text.train, order[step * s.batch : (step + 1) * s.batch], s.context)
 
-    training, rows = text_models.training(job.value, steps[-1], s.batch, s.context, s.seed), []
-    for snapshot in learn(sweep.ARCHITECTURE, config, training, batch_at, steps, gain=text_models.GAIN):
-        about = {"kind": TRANSFORMER, "made_with": f"width {job.value}", "size": N, "characters": snapshot.tokens}
+    rows = []
+    for snapshot in text_models.learned(config, s.batch, s.context, job.seed, batch_at, steps):
+        about = {"kind": TRANSFORMER, "made_with": f"width {job.value}", "seed": job.seed, "size": N}
+        about["characters"] = snapshot.tokens
         p = text_models.probabilities(snapshot.averaged, config, windows[0])
         rows.append(about | judged(p, windows, text.symbols or ""))
     return rows
@@ -146,27 +145,30 @@ def reading_order(characters: Sequence[int], context: int, seed: int) -> np.ndar
     return np.concatenate(parts) * context
 
 
-def cross(rows: Sequence[Mapping[str, Any]], settings: Settings) -> dict[str, Any]:
-    """Where along the sizes the two kinds' losses cross, given the models of one number of characters."""
-    table, transformer = (line_of([row for row in rows if row["kind"] == kind]) for kind in (TABLE, TRANSFORMER))
-    found = crossing(table, transformer, settings.resamples, settings.seed)
-    return {
-        "characters": rows[0]["characters"],
-        "crossing": NOWHERE if found.size is None else found.size,
-        "low": found.low,
-        "high": found.high,
-        "best_table": float(table.losses.mean(axis=1).min()),
-        "best_transformer": float(transformer.losses.mean(axis=1).min()),
-        "table_reaches": found.reached,
-        "smallest": found.range[0] if found.range else None,
-        "largest": found.range[1] if found.range else None,
-    }
+def compared(rows: Sequence[Mapping[str, Any]], settings: Settings) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Where the two kinds' losses cross along the sizes after each number of characters, and after which the best of each do."""
+    D = sorted({row["characters"] for row in rows})
+    pairs = [[line_of(rows, kind, n, settings) for kind in (TABLE, TRANSFORMER)] for n in D]
+    gap = np.array([table.found.min() - transformer.found.min() for table, transformer in pairs])
+    drawn = np.array([table.drawn.min(axis=1) - transformer.drawn.min(axis=1) for table, transformer in pairs])  # (n, R)
+    low, high = np.quantile(drawn, (LOW, HIGH), axis=1)
+    crossings = []
+    for i, (table, transformer) in enumerate(pairs):
+        size, *ends, reached, both = crossing(table, transformer)
+        found = {"characters": D[i], "crossing_size": NOWHERE if size is None else size, "low": ends[0], "high": ends[1]}
+        found |= {"best_table": table.found.min(), "best_transformer": transformer.found.min()}
+        found |= {"gap": gap[i], "gap_low": low[i], "gap_high": high[i], "transformer_ahead": np.mean(drawn[i] > 0)}
+        crossings.append(found | {"table_reaches": reached, "smallest": both and both[0], "largest": both and both[1]})
+    at, *ends = where(np.log(D), gap, drawn.T)
+    return crossings, {"characters_where_the_best_cross": NOWHERE if at is None else at, "low": ends[0], "high": ends[1]}
 
 
-def line_of(rows: Sequence[Mapping[str, Any]]) -> Line:
-    """The sizes and losses of one kind."""
-    sizes, losses = (np.array([row[name] for row in rows], dtype=float) for name in ("size", "window_losses"))
-    return Line(sizes, losses)
+def line_of(rows: Sequence[Mapping[str, Any]], kind: str, characters: int, settings: Settings) -> Means:
+    """The losses of one kind after so many characters."""
+    mine = [row for row in rows if (row["kind"], row["characters"]) == (kind, characters)]
+    sizes = sorted({row["size"] for row in mine})
+    losses = np.array([[row["window_losses"] for row in mine if row["size"] == size] for size in sizes])
+    return means(Line(np.array(sizes, dtype=float), losses), settings.resamples, settings.seed)
 
 
 def figures(result: Result) -> dict[str, Any]:
@@ -176,20 +178,22 @@ def figures(result: Result) -> dict[str, Any]:
     rows, crossings = result["tables"]["models"], result["tables"]["crossings"]
     figure, (size, data) = plots.new_figure("entries of the table, or parameters", f"held-out loss ({sweep.UNIT})", panels=2)
     styles: dict[str, dict[str, Any]] = {
-        TABLE: {"linestyle": "--", "marker": "s"},
-        TRANSFORMER: {"linestyle": "-", "marker": "o"},
+        TABLE: {"linestyle": "--", "markerfacecolor": "white"},
+        TRANSFORMER: {"linestyle": "-"},
     }
-    shown = crossings[::-2][:4][::-1]
+    shown = crossings[::-2][:3][::-1]
     for i, at in enumerate(shown):
         for kind, style in styles.items():
             mine = [row for row in rows if row["kind"] == kind and row["characters"] == at["characters"]]
-            label = f"{kind}, D = {at['characters']:,}" if at is shown[-1] or kind == TRANSFORMER else None
-            size.plot(
-                [r["size"] for r in mine], [r["loss"] for r in mine], color=plots.COLORS[i], markersize=4, label=label, **style
-            )
+            sizes = sorted({row["size"] for row in mine})
+            losses = [np.mean([row["loss"] for row in mine if row["size"] == n]) for n in sizes]
+            label = f"{kind}, D = {at['characters']:,}"
+            size.plot(sizes, losses, color=plots.COLORS[i], marker="ov^"[i], markersize=5, label=label, **style)
+    D = [row["characters"] for row in crossings]
     for kind, column, color in ((TABLE, "best_table", 1), (TRANSFORMER, "best_transformer", 0)):
-        D = [row["characters"] for row in crossings]
-        data.plot(D, [row[column] for row in crossings], color=plots.COLORS[color], label=f"best {kind}", **styles[kind])
+        data.plot(
+            D, [row[column] for row in crossings], color=plots.COLORS[color], marker="o", label=f"best {kind}", **styles[kind]
+        )
     data.set_xlabel("characters read D", color=plots.INK)
     for axes in (size, data):
         plots.logarithmic(axes)
@@ -197,31 +201,40 @@ def figures(result: Result) -> dict[str, Any]:
     keys, axes = plots.new_figure(f"held-out loss ({sweep.UNIT})", "share of keys saved")
     for kind, color in ((TABLE, 1), (TRANSFORMER, 0)):
         mine = [row for row in rows if row["kind"] == kind]
-        axes.plot(
-            [r["loss"] for r in mine], [r["savings"] for r in mine], "o", markersize=4, color=plots.COLORS[color], label=kind
-        )
+        style = styles[kind] | {"linestyle": "", "marker": "o", "markersize": 5, "color": plots.COLORS[color]}
+        axes.plot([r["loss"] for r in mine], [r["savings"] for r in mine], label=kind, **style)
     plots.legend(axes)
     return {"keyboard_and_transformer": figure, "keystroke_savings": keys}
 
 
 def judge(results: Mapping[str, Any]) -> Finding:
-    """Where the two cross at the most characters. It holds where at some size the table is as good as the transformer in at
-    least 97.5 % of the resamples of the windows, fails where in at most 2.5 %, and is undecidable between."""
-    row = results[NAME]["tables"]["crossings"][-1]
-    share, value = row["table_reaches"], row["crossing"] if row["crossing"] != NOWHERE else None
-    best = f"the best table has {row['best_table']:.3f} {sweep.UNIT}, the best transformer {row['best_transformer']:.3f}"
-    where = "their losses do not cross at the sizes tried" if value is None else f"their losses cross at size {value:,.0f}"
-    verdict = UNDECIDABLE if share is None or 0.025 < share < 0.975 else HOLDS if share >= 0.975 else FAILS
-    why = f"After {row['characters']:,} characters {where}; {best}."
-    return Finding(value, row["low"], row["high"], "entries or parameters", verdict, why)
+    """After how many characters the best of each cross. A table does the same thing where it is as good as a transformer of its
+    size, and this is a matter of scale where it stays behind with more to read, whatever its size. So the claim holds where after
+    the fewest characters a table is as good at some size, and after the most the best transformer is better than every table;
+    it fails where no table is as good at any size even after the fewest. Each is so in 97.5 % of the resamples; else, also
+    where the tables still lead after the most characters, it is undecidable."""
+    rows, numbers = results[NAME]["tables"]["crossings"], results[NAME]["numbers"]
+    first, last, at = rows[0], rows[-1], numbers["characters_where_the_best_cross"]
+    same, verdict = first["table_reaches"], UNDECIDABLE
+    if same is not None and same <= LOW:
+        verdict = FAILS
+    elif same is not None and same >= HIGH and last["transformer_ahead"] >= HIGH:
+        verdict = HOLDS
+    bests = ", ".join(
+        f"{row['best_table']:.3f} and {row['best_transformer']:.3f} after {row['characters']:,}" for row in (first, last)
+    )
+    sizes = [f"{row['crossing_size']:,.0f} after {row['characters']:,}" for row in rows if row["crossing_size"] != NOWHERE]
+    why = f"The best table and the best transformer have losses of {bests} characters; at equal size they cross "
+    why += f"at {', '.join(sizes)}." if sizes else "nowhere in this range."
+    return Finding(None if at == NOWHERE else at, numbers["low"], numbers["high"], "characters", verdict, why)
 
 
 CLAIMS = (
     Claim(
         12,
         "The phone keyboard does the same thing, at a smaller scale.",
-        "the size, in entries or parameters, at which a Kneser–Ney table and a transformer have the same loss after the same "
-        "characters; holds where at some size the table is as good as the transformer",
+        "the characters after which the best transformer overtakes the best Kneser–Ney table; holds where after the fewest "
+        "characters a table is as good as a transformer of its size, and after the most no table is as good as the best of them",
         "",
         (NAME,),
         judge,

@@ -8,7 +8,6 @@ from refllm.array_api import generator
 from refllm.decoding.generate import generate
 from refllm.decoding.sampler import Sampler
 from refllm.lab import ngrams, sweep, text_models
-from refllm.lab.learn import learn
 from refllm.models import architecture, ngram
 from refllm.models.model import Model
 
@@ -44,16 +43,15 @@ def table(data: np.ndarray, judged: Windows, order: int, vocab_size: int, pieces
 def transformer(data: np.ndarray, judged: Windows, recipe: Recipe, pieces: int, seed: int) -> Generation:
     """A transformer trained on data (n, context + 1). It writes pieces as long, and begins as its data do."""
     r, config = recipe, sweep.config_of(recipe.width, recipe.vocab_size, recipe.context + 1)
-    training = text_models.training(r.width, r.steps, r.batch, r.context, seed)
 
     def batch_at(step: int) -> Any:
         rows = data[generator(seed, "batch", step).integers(len(data), size=r.batch)].astype(np.int32)
         return np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
 
-    (snapshot,) = learn(sweep.ARCHITECTURE, config, training, batch_at, [r.steps], gain=text_models.GAIN)
+    (snapshot,) = text_models.learned(config, r.batch, r.context, seed, batch_at, [r.steps])
     params = snapshot.averaged
     begun = data[generator(seed, "begun").integers(len(data), size=pieces), :1].astype(np.int32)
-    steps = generate(Model(architecture(sweep.ARCHITECTURE), config, params), begun.tolist(), r.context, Sampler(), seed)
+    steps = generate(Model(architecture(text_models.ARCHITECTURE), config, params), begun.tolist(), r.context, Sampler(), seed)
     written = np.concatenate([begun, np.stack([step.tokens for step in steps], axis=1)], axis=1)
     entropy = sweep.loss_of(params, config, (written[:, :-1], written[:, 1:]))
     return Generation(sweep.loss_of(params, config, judged), written.astype(np.uint8), entropy)

@@ -9,7 +9,15 @@ from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE
 from refllm.models import ngram
 
 TINY = keyboard.Settings(
-    orders=(1, 2, 4), widths=(4, 8), characters=(512, 1024, 4096, 10**9), batch=4, context=16, piece=32, windows=12, resamples=20
+    orders=(1, 2, 4),
+    widths=(4, 8),
+    characters=(512, 1024, 4096, 10**9),
+    batch=4,
+    context=16,
+    seeds=2,
+    piece=32,
+    windows=12,
+    resamples=20,
 )
 
 
@@ -26,13 +34,17 @@ def test_both_kinds_are_judged_after_the_same_characters(conducted):
     for D in (512, 1024, 4096):  # not what the text does not have
         kinds = [(row["kind"], row["made_with"]) for row in rows if row["characters"] == D]
         tables = [("n-gram", f"order {n}") for n in (1, 2, 4)]
-        assert kinds == [*tables, ("transformer", "width 4"), ("transformer", "width 8")]
-    assert len(rows) == 15
+        assert kinds == [*tables, *([("transformer", "width 4")] * 2), *([("transformer", "width 8")] * 2)]
+    assert len(rows) == 21
     for found in result["tables"]["crossings"]:
-        for kind, best in (("n-gram", "best_table"), ("transformer", "best_transformer")):
-            assert found[best] == pytest.approx(
-                min(r["loss"] for r in rows if (r["kind"], r["characters"]) == (kind, found["characters"]))
-            )
+        mine = [r for r in rows if r["characters"] == found["characters"]]
+        by_width = [np.mean([r["loss"] for r in mine if r["made_with"] == f"width {d}"]) for d in (4, 8)]
+        assert found["best_transformer"] == pytest.approx(min(by_width))
+        assert found["best_table"] == pytest.approx(min(r["loss"] for r in mine if r["kind"] == "n-gram"))
+        assert found["gap_low"] < found["gap"] == found["best_table"] - found["best_transformer"] < found["gap_high"]
+    losses = {(r["seed"], r["loss"]) for r in rows if (r["made_with"], r["characters"]) == ("width 4", 4096)}
+    assert {seed for seed, _ in losses} == {0, 1}
+    assert len({loss for _, loss in losses}) == 2
     assert "window_losses" not in rows[0]
     assert all(0 <= row["first"] <= row["among_three"] <= 1 and 0 <= row["savings"] < 1 for row in rows)
     assert {p.name for p in place.glob("*.png")} == {"keyboard_and_transformer.png", "keystroke_savings.png"}
@@ -59,34 +71,73 @@ def test_the_first_characters_are_read_once_before_any_later_one():
     assert list(order) != sorted(order)
 
 
-def planted(table, transformer, spread=0.0):
-    """Rows of three tables and three transformers at sizes 10, 100, 1000 whose windows have these losses, and a spread."""
+def planted(by_characters, spread=0.0):
+    """Rows of tables and transformers (two seeds) at sizes 10, 100, 1000, whose windows have these losses and spread."""
     windows = np.array([-1.0, 1.0] * 50) * spread
-    kinds = ((keyboard.TABLE, table, 1), (keyboard.TRANSFORMER, transformer, -1))
     return [
-        {"kind": kind, "size": 10 ** (i + 1), "characters": 7, "window_losses": (loss + sign * windows).tolist()}
-        for kind, losses, sign in kinds
+        {
+            "kind": kind,
+            "size": 10 ** (i + 1),
+            "seed": seed,
+            "characters": D,
+            "window_losses": (loss + sign * windows + (seed - 0.5) * (kind == "transformer") * spread / 10).tolist(),
+        }
+        for D, both in by_characters.items()
+        for kind, losses, sign in zip(("n-gram", "transformer"), both, (1, -1), strict=True)
         for i, loss in enumerate(losses)
+        for seed in ((0,) if kind == "n-gram" else (0, 1))
     ]
 
 
+AHEAD, BEHIND, CROSSED = ((2, 1.5, 1), (3, 2.5, 2)), ((4, 3, 3), (3, 2.5, 2)), ((4, 3, 1), (3, 2.5, 2))
+
+
+def judged(by_characters, spread=0.01):
+    crossings, numbers = keyboard.compared(planted(by_characters, spread), TINY)
+    return crossings, keyboard.judge({"keyboard": {"tables": {"crossings": crossings}, "numbers": numbers}})
+
+
 @pytest.mark.parametrize(
-    ("table", "transformer", "spread", "crossing", "verdict"),
+    ("fewest", "most", "spread", "verdict"),
     [
-        ((4, 3, 1), (3, 2.5, 2), 0.01, 10 ** (2 + 0.5 / 1.5), HOLDS),
-        ((2, 1.5, 1), (3, 2.5, 2), 0.01, keyboard.NOWHERE, HOLDS),
-        ((4, 3, 3), (3, 2.5, 2), 0.01, keyboard.NOWHERE, FAILS),
-        ((4, 3, 2.01), (3, 2.5, 2), 1.0, keyboard.NOWHERE, UNDECIDABLE),
+        (AHEAD, BEHIND, 0.01, HOLDS),
+        (CROSSED, BEHIND, 0.01, HOLDS),
+        (BEHIND, BEHIND, 0.01, FAILS),
+        (AHEAD, CROSSED, 0.01, UNDECIDABLE),  # the best table still leads
+        (BEHIND, CROSSED, 0.01, FAILS),
+        (((4, 3, 2.01), (3, 2.5, 2)), BEHIND, 1.0, UNDECIDABLE),
+        (AHEAD, ((4, 3, 2.01), (3, 2.5, 2)), 1.0, UNDECIDABLE),
     ],
 )
-def test_a_planted_crossing_is_found_and_judged(table, transformer, spread, crossing, verdict):
-    row = keyboard.cross(planted(table, transformer, spread), TINY)
-    assert row["crossing"] == (crossing if isinstance(crossing, str) else pytest.approx(crossing))
-    if not isinstance(crossing, str):
-        assert row["low"] <= crossing <= row["high"]
-    finding = keyboard.judge({"keyboard": {"tables": {"crossings": [row]}}})
-    assert finding.verdict == verdict
-    assert finding.value == (None if isinstance(crossing, str) else row["crossing"])
+def test_the_claim_is_judged_at_both_ends_of_the_scale(fewest, most, spread, verdict):
+    assert judged({7: fewest, 70: most}, spread)[1].verdict == verdict
+
+
+def test_planted_crossings_are_found_along_sizes_and_along_characters():
+    rows, finding = judged({7: AHEAD, 14: CROSSED, 56: BEHIND})
+    assert [row["crossing_size"] for row in rows] == [keyboard.NOWHERE, pytest.approx(10 ** (2 + 0.5 / 1.5)), keyboard.NOWHERE]
+    assert rows[1]["low"] <= rows[1]["crossing_size"] <= rows[1]["high"]
+    assert [row["gap"] for row in rows] == pytest.approx([-1, -1, 1])
+    assert [row["transformer_ahead"] for row in rows] == [0, 0, 1]
+    assert (rows[0]["smallest"], rows[0]["largest"]) == pytest.approx((10, 1000))
+    assert finding.value == pytest.approx(28)  # half-way from 14 to 56 in ln D
+    assert finding.low <= 28 <= finding.high
+    assert finding.unit == "characters"
+    assert (
+        "losses of 1.000 and 2.000 after 7, 3.000 and 2.000 after 56 characters; at equal size they cross at 215 after 14."
+        in finding.why
+    )
+
+
+def test_tables_that_lead_throughout_cross_nowhere():
+    rows, finding = judged({7: AHEAD, 56: AHEAD})
+    assert finding[:3] == (None, None, None)
+    assert "cross nowhere in this range" in finding.why
+
+
+def test_the_interval_of_the_gap_covers_the_planted_one():
+    rows, _ = judged({7: AHEAD, 56: BEHIND}, 1.0)
+    assert -1.6 < rows[0]["gap_low"] < -1.1 < -0.9 < rows[0]["gap_high"] < -0.4  # two standard errors of a mean of 100: 0.4
 
 
 def test_a_text_too_short_for_any_table_is_refused(text):

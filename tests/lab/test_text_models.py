@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from refllm.lab import sweep, text_models
+from refllm.lab.learn import learn
 from refllm.models import llama
 
 
@@ -23,6 +24,18 @@ def test_probabilities_have_the_loss_of_the_model():
     np.testing.assert_allclose(p.sum(axis=-1), 1, rtol=1e-12)
     loss = -np.log(np.take_along_axis(p, windows[1][..., None], axis=2)).mean()
     assert loss == pytest.approx(sweep.loss_of(params, config, (windows[0], windows[1])), rel=1e-6)  # float32 against float64
+
+
+def test_a_model_learns_by_the_recipe_of_its_width():
+    config = sweep.config_of(8, 11, 6)
+    rows = np.random.default_rng(0).integers(0, 11, (2, 7)).astype(np.int32)
+    found = text_models.learned(config, 2, 6, 3, lambda step: (rows[:, :-1], rows[:, 1:]), [1, 5])
+    recipe = text_models.training(8, 5, 2, 6, 3)
+    wanted = learn("llama", config, recipe, lambda step: (rows[:, :-1], rows[:, 1:]), [1, 5], gain=0.5)
+    for mine, other in zip(found, wanted, strict=True):
+        assert mine.step == other.step
+        for name, value in other.averaged.items():
+            np.testing.assert_array_equal(mine.averaged[name], value)
 
 
 def test_narrower_models_learn_faster():
