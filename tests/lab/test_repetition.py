@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm.evaluation.metrics import wilson
 from refllm.lab import repetition
 from refllm.lab.experiment import conduct
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE
@@ -40,16 +39,34 @@ def test_distinct_is_the_share_of_different_n_grams():
 
 def test_models_write_at_every_temperature(tmp_path, text_file):
     settings = repetition.Settings(
-        widths=(4, 8), steps=30, context=64, temperatures=(0.0, 1.0), prompt=8, rows=6, text=str(text_file)
+        widths=(8, 4), seeds=2, steps=30, context=64, temperatures=(0.0, 1.0), prompt=8, rows=6, text=str(text_file)
     )
     result = conduct(repetition, settings, tmp_path, report=lambda line: None)
-    rows = result["tables"]["texts"]
-    assert [(row["width"], row["temperature"]) for row in rows] == [(4, 0.0), (4, 1.0), (8, 0.0), (8, 1.0)]
+    rows, sizes = result["tables"]["texts"], result["tables"]["sizes"]
+    assert [(row["width"], row["seed"], row["temperature"]) for row in rows] == [
+        (width, seed, t) for width in (4, 8) for seed in (0, 1) for t in (0.0, 1.0)
+    ]
+    assert [(row["width"], row["temperature"]) for row in sizes] == [(4, 0.0), (4, 1.0), (8, 0.0), (8, 1.0)]
     assert rows[0]["distinct_4"] < rows[1]["distinct_4"]  # hardly trained, the likeliest letter comes for ever
     assert rows[0]["loops"] > rows[1]["loops"]
+    assert rows[1]["distinct_4"] != rows[3]["distinct_4"]  # another seed writes other texts
+    assert rows[0]["loss"] != rows[2]["loss"]  # and is another model
+    assert rows[0]["texts"] == 6
     assert result["numbers"]["real_text"]["loops"] == 0
     assert (tmp_path / "repetition" / "loops.png").is_file()
-    assert "in real text 0 %" in repetition.judge_repetition({"repetition": result}).why
+    assert "of real text 0 %" in repetition.judge_repetition({"repetition": result}).why
+
+
+def test_sizes_are_the_means_over_seeds():
+    about = {"width": 4, "parameters": 100}
+    rows = [
+        about | {"seed": seed, "temperature": t, "loops": loops, "distinct_4": distinct}
+        for seed, t, loops, distinct in ((0, 0.0, 0.5, 0.1), (0, 1.0, 0.0, 0.8), (1, 0.0, 0.75, 0.3), (1, 1.0, 0.25, 0.6))
+    ]
+    assert repetition.over_seeds(rows) == [
+        about | {"temperature": 0.0, "loops": 0.625, "distinct_4": 0.2, "least": 0.5, "greatest": 0.75},
+        about | {"temperature": 1.0, "loops": 0.125, "distinct_4": pytest.approx(0.7), "least": 0.0, "greatest": 0.25},
+    ]
 
 
 @pytest.fixture
@@ -61,30 +78,51 @@ def text_file(tmp_path):
     return path
 
 
+def result(*shares):
+    """Texts of models by size: the shares that loop of its seeds, the same at both temperatures but for 0.1 each way."""
+    rows = [
+        {"parameters": 1000 * 2**i, "seed": seed, "temperature": t, "loops": share + 0.1 * (1 - 2 * t)}
+        for i, of_size in enumerate(shares)
+        for seed, share in enumerate(of_size)
+        for t in (0.0, 1.0)
+    ]
+    return {"repetition": {"tables": {"texts": rows}, "numbers": {"real_text": {"loops": 0.02}}}}
+
+
 @pytest.mark.parametrize(
     ("shares", "verdict"),
     [
-        ((0.9, 0.7, 0.5), HOLDS),
-        ((0.9, 0.5, 0.52), UNDECIDABLE),
-        ((0.9, 0.2, 0.5), FAILS),
-        ((0.5, 0.9), FAILS),
-        ((0.0, 0.0), UNDECIDABLE),
+        (((0.9, 0.85), (0.7, 0.72), (0.5, 0.55)), HOLDS),
+        (((0.5, 0.55), (0.7, 0.72), (0.9, 0.85)), FAILS),
+        (((0.6, 0.5), (0.9, 0.8), (0.5, 0.4)), UNDECIDABLE),
+        (((0.2, 0.2), (0.2, 0.2)), UNDECIDABLE),
     ],
 )
-def test_loops_must_be_rarer_than_in_every_smaller_model(shares, verdict):
-    rows = [
-        {"parameters": 1000 * i, "temperature": t, "loops": share, "texts": 100}
-        for t in (0.0, 1.0)
-        for i, share in enumerate(shares, start=1)
-    ]
-    finding = repetition.judge_repetition({"repetition": {"tables": {"texts": rows}, "numbers": {"real_text": {"loops": 0.0}}}})
+def test_loops_must_be_rarer_with_every_doubling(shares, verdict):
+    finding = repetition.judge_repetition(result(*shares))
     assert finding.verdict == verdict
-    assert finding.value == pytest.approx(min(shares[:-1]) - shares[-1])
     assert finding.low <= finding.value <= finding.high
+    assert f"{100 * sum(shares[-1]) / 2:.0f} % at {1000 * 2 ** (len(shares) - 1):,}; of real text 2 %" in finding.why
 
 
-def test_a_difference_has_newcombes_interval():
-    """His example, 56/70 against 48/80."""
-    value, low, high = repetition.difference(wilson(56, 70), wilson(48, 80))
-    assert value == pytest.approx(0.2)
-    assert (low, high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+def test_the_slope_and_its_interval_are_those_of_regression():
+    """Against y = 1 − x/4 with errors +, −, −, + of a sixteenth, over x = 0 … 3: the errors' sum of squares is 4/256."""
+    y = [1 + 1 / 16, 0.75 - 1 / 16, 0.5 - 1 / 16, 0.25 + 1 / 16]
+    slope, low, high = repetition.per_doubling([1, 2, 4, 8], y)
+    assert slope == pytest.approx(-0.25)
+    reach = 4.302653 * (4 / 256 / 2 / 5) ** 0.5  # Student's t for two degrees of freedom
+    assert (low, high) == pytest.approx((slope - reach, slope + reach))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"widths": (12, 12)}, "scale takes two widths"),
+        ({"widths": (12, 24), "seeds": 1}, "scatter three models"),
+        ({"prompt": 105}, "1 … context − 24 = 104"),
+        ({"prompt": 0}, "prompt=0"),
+    ],
+)
+def test_settings_that_leave_nothing_to_measure_are_refused(settings, says):
+    with pytest.raises(ValueError, match=says):
+        repetition.Settings(**settings)
