@@ -4,6 +4,7 @@ Documents are whole files in an order drawn by the seed, the last of them held o
 """
 
 import sysconfig
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,11 +44,23 @@ def load(path: Path | str | None = None, *, held_out: float = 0.05, seed: int = 
     Raises ValueError where there are more than 256 characters and as_bytes is off, or too little text for both parts.
     """
     if path is None:
-        documents, source = standard_library(), "Python's standard library"
-    else:
-        from refllm.training.data import read_texts
+        return _library(held_out, seed, as_bytes)
+    from refllm.training.data import read_texts
 
-        documents, source = read_texts(path), str(path)
+    return divided(read_texts(path), str(path), held_out, seed, as_bytes)
+
+
+@lru_cache(maxsize=1)
+def _library(held_out: float, seed: int, as_bytes: bool) -> Text:
+    """The standard library, read once in a process that trains many models on it."""
+    text = divided(standard_library(), "Python's standard library", held_out, seed, as_bytes)
+    for ids in (text.train, text.held_out):
+        ids.flags.writeable = False
+    return text
+
+
+def divided(documents: list[str], source: str, held_out: float, seed: int, as_bytes: bool) -> Text:
+    """Documents as a text, its parts drawn by the seed. Raises ValueError as `load` does."""
     if len(documents) == 1:  # one document is cut at lines
         lines = documents[0].splitlines(keepends=True)
         size = max(1, len(lines) // 100)

@@ -1,8 +1,11 @@
 """Models of many sizes trained on one text: the table of losses that laws of scale are fitted to.
 
 All models read batches of the same shape at a constant learning rate; the loss of each is taken along the way, of the running
-mean of its weights (see `learn`), on the same held-out windows for all. The best learning rate is searched at two widths, for few
-steps, and laid through both as a power of the width.
+mean of its weights or of a cooldown branch (see `learn`), on the same held-out windows for all. The best learning rate is
+searched at two widths, for few steps, and laid through both as a power of the width.
+
+Tokens and FLOPs are those of one run up to the loss. To train it all costs more: the search of the rates, and, with branches of
+a share c of n snapshots' steps, 1 + c·(1 − 2^(−n/2)) / (1 − 1/√2) times as much, 1.66 times for c = 0.2 and n = 10.
 
 β₂ is set by its half-life in tokens, so that it means the same at small batches (Marek 2025, arXiv:2507.07101).
 """
@@ -10,7 +13,8 @@ steps, and laid through both as a power of the width.
 import itertools
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,15 +33,18 @@ NAME = "sweep"
 SUMMARY = {"ends": ("width", "seed", "parameters", "tokens", "flops", "learning_rate", "loss", "unit")}
 UNIT = "nats/character"
 ARCHITECTURE = "llama"
+CALLS = 8e7  # FLOPs in the time that a step needs beside them: 1.3 ms at 60 GFLOP/s (measured, one core of an AMD EPYC)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The grid. The defaults take five to eight minutes on two cores.
+    """The grid. The defaults take four to nine minutes on two cores.
 
     widths: of the models, d_model    seeds: how many models of each width; the last widths, beyond `reseeded`, have one
     steps: updates of each, of batch · context characters    rates: learning rates tried at each of the two `tuned` widths
     gain: of the first weights, see `learn.spread`; half of LeCun's trains narrow models to lower losses, and seeds differ less
+    cooldown: the share of each snapshot's steps in which a branch lowers the rate to zero, 0.2 for instance, to be judged in
+    place of the running mean; 0: no branches
     text: a file or a folder; "" for Python's standard library
     """
 
@@ -53,6 +60,7 @@ class Settings:
     snapshots: int = 10
     windows: int = 384
     gain: float = 0.5
+    cooldown: float = 0.0
     text: str = ""
     executor: str = "processes"
 
@@ -72,10 +80,10 @@ class Task(NamedTuple):
 
 def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
     """Search the learning rates, then train every model of the grid."""
-    tuning = tune(settings, folder, workers, report)
-    tasks = [(f"d{d}-seed{s}", Task(d, s, tuning.rate(d), settings.steps, settings)) for d, s in grid(settings)]
+    costs = [cost(task) for _, task in tasks_of(settings)]
+    tuning = tune(settings, folder, workers, report, later=sum(costs))
     rows = []
-    for name, found in each(train, largest_first(tasks), workers, folder / "models", settings.executor):
+    for name, found in each(train, tasks_of(settings, tuning.rate), workers, folder / "models", settings.executor, costs=costs):
         last = found["rows"][-1]
         report(f"{name}: {last['parameters']:,} parameters, {last['tokens']:,} characters, loss {last['loss']:.4f} {UNIT}")
         rows += found["rows"]
@@ -90,9 +98,20 @@ def grid(settings: Settings) -> list[tuple[int, int]]:
     return [(d, s) for d in settings.widths for s in range(settings.seeds if d <= settings.reseeded else 1)]
 
 
+def tasks_of(settings: Settings, rate: Callable[[int], float] = float) -> list[tuple[str, Task]]:
+    """Every model of the grid with its width's learning rate."""
+    return largest_first([(f"d{d}-seed{s}", Task(d, s, rate(d), settings.steps, settings)) for d, s in grid(settings)])
+
+
 def largest_first(tasks: list[tuple[str, Task]]) -> list[tuple[str, Task]]:
     """The longest tasks begin first, so that none is left alone at the end."""
     return sorted(tasks, key=lambda task: -task[1].width)
+
+
+def cost(task: Task) -> float:
+    """About how long a task takes, in FLOPs: its arithmetic, and what the calls of a step cost beside it."""
+    flops = accounting.forward_flops(architecture(ARCHITECTURE), config_of(task.width, 100, task.settings.context), 1).training
+    return task.steps * (CALLS + flops * task.settings.batch * task.settings.context)
 
 
 class Tuning(NamedTuple):
@@ -112,12 +131,17 @@ class Tuning(NamedTuple):
         return self.best[0] * (width / self.widths[0]) ** self.exponent
 
 
-def tune(settings: Settings, folder: Path, workers: int, report: Report) -> Tuning:
-    """Try every rate at both widths for tuning_steps; the best is the lowest point of a parabola through ln rate and loss."""
+def tune(settings: Settings, folder: Path, workers: int, report: Report, later: float = 0.0) -> Tuning:
+    """Try every rate at both widths for tuning_steps; the best is the lowest point of a parabola through ln rate and loss.
+
+    later: the cost of what the caller does next
+    """
+    once = replace(settings, snapshots=1)  # only the last loss counts
     pairs = itertools.product(settings.tuned, settings.rates)
-    tasks = [(f"d{d}-rate{r:g}", Task(d, 0, r, settings.tuning_steps, settings)) for d, r in pairs]
+    tasks = largest_first([(f"d{d}-rate{r:g}", Task(d, 0, r, settings.tuning_steps, once)) for d, r in pairs])
+    costs = [cost(task) for _, task in tasks]
     losses: dict[tuple[int, float], float] = {}
-    for _, found in each(train, largest_first(tasks), workers, folder / "tuning", settings.executor):
+    for _, found in each(train, tasks, workers, folder / "tuning", settings.executor, costs=costs, later=later):
         losses[found["width"], found["rate"]] = found["rows"][-1]["loss"]
     best = tuple(lowest(settings.rates, [losses[d, r] for r in settings.rates]) for d in settings.tuned)
     rows = [{"width": d, "learning_rate": r, "loss": loss} for (d, r), loss in sorted(losses.items())]
@@ -179,34 +203,26 @@ def train(task: Task) -> Result:
     s, began = task.settings, time.perf_counter()
     text = corpus.load(s.text or None)
     config = config_of(task.width, text.vocab_size, s.context)
-    model = architecture(ARCHITECTURE)
-    N, flops = accounting.parameters(model, config), accounting.forward_flops(model, config, (s.context + 1) // 2)
+    llama = architecture(ARCHITECTURE)
+    N, flops = accounting.parameters(llama, config), accounting.forward_flops(llama, config, (s.context + 1) // 2)
     judged = corpus.evaluation(text.held_out, count=s.windows, context=s.context)
 
     def batch_at(step: int) -> Any:
         return corpus.batch(text.train, task.seed, step, batch=s.batch, context=s.context)
 
-    rows = []
-    for snapshot in learn(
-        ARCHITECTURE, config, training_of(task), batch_at, snapshot_steps(task.steps, s.snapshots), gain=s.gain
-    ):
-        D = snapshot.tokens
+    about = {"width": task.width, "seed": task.seed, "run": f"d{task.width}-seed{task.seed}"}
+    about |= {"parameters": N.total, "non_embedding": N.non_embedding}
+    rows, steps = [], snapshot_steps(task.steps, s.snapshots)
+    for model in learn(ARCHITECTURE, config, training_of(task), batch_at, steps, gain=s.gain, cooldown=s.cooldown):
+        D = model.tokens
+        weights = {"loss": model.averaged} if model.cooled is None else {"loss": model.cooled, "averaged_loss": model.averaged}
+        weights["last_weights_loss"] = model.raw
         rows.append(
-            {
-                "width": task.width,
-                "seed": task.seed,
-                "run": f"d{task.width}-seed{task.seed}",
-                "parameters": N.total,
-                "non_embedding": N.non_embedding,
-                "tokens": D,
-                "flops": flops.training * D,
-                "flops_attention": 3 * flops.attention * D,
-                "flops_head": 3 * flops.head * D,
-                "loss": loss_of(snapshot.averaged, config, judged),
-                "last_weights_loss": loss_of(snapshot.raw, config, judged),
-                "unit": UNIT,
-                "learning_rate": task.rate,
-            }
+            about
+            | {"tokens": D, "flops": flops.training * D}
+            | {"flops_attention": 3 * flops.attention * D, "flops_head": 3 * flops.head * D}
+            | {name: loss_of(params, config, judged) for name, params in weights.items()}
+            | {"unit": UNIT, "learning_rate": task.rate}
         )
     return {"width": task.width, "rate": task.rate, "rows": rows, "seconds": time.perf_counter() - began}
 

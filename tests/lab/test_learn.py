@@ -1,9 +1,12 @@
 """A small model trained in memory."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from refllm.array_api import generator, load, use
+from refllm.lab import progress
 from refllm.lab.learn import learn, spread
 from refllm.models import gpt2
 from refllm.training.config import TrainingConfig
@@ -18,11 +21,11 @@ def batch_at(step):
     return ids[:, :-1], ids[:, 1:]
 
 
-def vectors():
+def vectors(training=TRAINING):
     """The weights after every step, by the trainer itself."""
-    learns, backend = learner(gpt2, CONFIG, TRAINING), load("numpy")
+    learns, backend = learner(gpt2, CONFIG, training), load("numpy")
     state = first_state(learns, backend)
-    for step in range(TRAINING.steps):
+    for step in range(training.steps):
         state, _ = train_step(state, [batch_at(step)], learns)
         yield state.vector.copy()
 
@@ -52,6 +55,51 @@ def test_the_running_mean_weighs_step_s_by_the_power_s_to_the_gamma(horizon):
         np.testing.assert_allclose(weights, 1 / 8, atol=1e-12)  # the plain mean of all steps
     expected = sum(w * v.astype(np.float64) for w, v in zip(weights, vectors(), strict=True))
     np.testing.assert_allclose(flat(found.averaged), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("share", "decays"), [(0.25, {2: 1, 4: 1, 8: 2}), (0.5, {2: 1, 4: 2, 8: 4}), (1.0, {2: 2, 4: 4, 8: 8})])
+def test_a_branch_is_bit_for_bit_the_run_whose_rate_falls_over_its_last_share(share, decays, dtype):
+    training = replace(TRAINING, warmup_steps=2, dtype=dtype)
+    with use("numpy"):
+        found = list(learn("gpt2", CONFIG, training, batch_at, list(decays), cooldown=share))
+    for snapshot in found:
+        S = snapshot.step
+        alone = replace(training, steps=S, schedule="wsd", decay_steps=decays[S], final_fraction=0.0)
+        *_, last = vectors(alone)
+        np.testing.assert_array_equal(flat(snapshot.cooled), last)
+        assert np.abs(last - flat(snapshot.raw)).max() > 1e-5 or decays[S] == 1  # a decay of one step changes no rate
+
+
+def test_branches_leave_the_trunk_as_it_is():
+    with use("numpy"):
+        bare, branched = (list(learn("gpt2", CONFIG, TRAINING, batch_at, [3, 8], cooldown=share)) for share in (0.0, 0.5))
+    for one, other in zip(bare, branched, strict=True):
+        assert one.cooled is None
+        assert (one.step, one.tokens) == (other.step, other.tokens)
+        np.testing.assert_array_equal(flat(one.raw), flat(other.raw))
+        np.testing.assert_array_equal(flat(one.averaged), flat(other.averaged))
+
+
+def test_branches_need_a_share_and_a_constant_rate():
+    for share in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=f"cooldown={share} must be a share of the steps"):
+            next(learn("gpt2", CONFIG, TRAINING, batch_at, [8], cooldown=share))
+    with pytest.raises(ValueError, match="leave a run at a constant rate; training.schedule is 'wsd'"):
+        next(learn("gpt2", CONFIG, replace(TRAINING, schedule="wsd"), batch_at, [8], cooldown=0.2))
+
+
+def test_updates_of_trunk_and_branches_are_told_as_they_are_made(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    monkeypatch.setattr(progress.Teller, "write", lambda teller: written.append(teller.told))
+    with use("numpy"), progress.telling(tmp_path / "task.progress"):
+        for _ in learn("gpt2", CONFIG, TRAINING, batch_at, [4, 8], cooldown=0.5):
+            pass
+    begun, *made = written
+    assert begun == progress.Told()
+    assert [(told.done, told.of, told.models) for told in made] == [(n, 14, 1) for n in range(1, 15)]
+    assert all(1 < told.loss < 3 for told in made)  # near ln 7
 
 
 def test_snapshots_outside_the_steps_are_refused():

@@ -40,13 +40,15 @@ def claims(
 
     from refllm.atomic import write_atomically
     from refllm.bench.report import cores
+    from refllm.cli.lab.watch import watching
     from refllm.lab import claims as lab
     from refllm.lab.experiment import csv_text
 
     wanted = lab.chosen(numbers(only))
     told = Console(stderr=True, highlight=False)
     names = lab.needed(wanted)
-    results = lab.conducted(names, out, quick, workers or cores(), lambda line: told.print(line, style="dim"))
+    with watching(told, out):
+        results = lab.conducted(names, out, quick, workers or cores(), lambda line: told.print(line, style="dim"))
     found = lab.judged(wanted, results)
     lab.keep(found, results, out / "claims")
     rows = [one.row() for one in found]

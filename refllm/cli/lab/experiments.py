@@ -38,13 +38,17 @@ def _command(name: str) -> Any:
         from rich.console import Console
 
         from refllm.bench.report import cores
+        from refllm.cli.lab.watch import watching
         from refllm.lab.experiment import conduct
         from refllm.lab.experiments import experiment
 
         module = experiment(name)
         settings = changed(module.QUICK if quick else module.Settings(), changes or [])
         console = Console(stderr=True, highlight=False)
-        result = conduct(module, settings, out, workers or cores(), lambda line: console.print(f"  {line}", style="dim"), again)
+        with watching(console, out / name):
+            result = conduct(
+                module, settings, out, workers or cores(), lambda line: console.print(f"  {line}", style="dim"), again
+            )
         if as_json:
             print(json.dumps(result))
         else:

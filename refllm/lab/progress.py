@@ -1,0 +1,107 @@
+"""How far the tasks of a pool are: each tells it in a small file while it runs, and whoever waits for them reads it.
+
+FOLDER/NAME.progress    {"done": 1204, "of": 8192, "loss": 1.62, "models": 1}
+
+A file is written only while somebody watches, once a second at most, and is gone when its task has ended. Where it cannot be
+written or read, as on machines that do not share the folder, the task runs all the same and counts as waiting until its end.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
+from typing import NamedTuple
+
+INTERVAL = 1.0  # seconds between two writings
+
+
+class Told(NamedTuple):
+    """What a task says of itself."""
+
+    done: int = 0  # updates made of the model it trains now
+    of: int = 0  # how many there will be; 0 where it does not train
+    loss: float | None = None  # of the last batch, nats per token
+    models: int = 0  # begun so far
+
+
+Tell = Callable[[int, Callable[[], float]], None]  # given the updates made, and what reads their loss
+
+
+class Teller:
+    """Writes what a task tells to its file."""
+
+    def __init__(self, path: Path):
+        self.path, self.told, self.due = path, Told(), 0.0
+        self.write()
+
+    def begin(self, of: int) -> Tell:
+        self.told, self.due = Told(0, of, None, self.told.models + 1), 0.0
+        return self.tell
+
+    def tell(self, done: int, loss: Callable[[], float]) -> None:
+        if time.monotonic() >= self.due or done == self.told.of:
+            self.told = self.told._replace(done=done, loss=loss())  # only here is the loss read from its device
+            self.write()
+
+    def write(self) -> None:
+        """Write the file, whole or not at all, without waiting for the disk."""
+        self.due = time.monotonic() + INTERVAL
+        part = self.path.with_name(f"{self.path.name}.part")
+        with suppress(OSError):
+            part.write_text(json.dumps(self.told._asdict()), encoding="utf-8")
+            os.replace(part, self.path)
+
+
+_teller: ContextVar[Teller | None] = ContextVar("teller", default=None)
+
+
+def begin(of: int) -> Tell:
+    """Tell that the task begins to train a model for so many updates. Returns what tells how many are made.
+
+    It costs a look at the clock, and nothing where nobody watches.
+    """
+    teller = _teller.get()
+    return _silent if teller is None else teller.begin(of)
+
+
+def _silent(done: int, loss: Callable[[], float]) -> None:
+    pass
+
+
+@contextmanager
+def telling(path: Path | None) -> Iterator[Callable[[], Told]]:
+    """A task that is inside tells how far it is in this file; None: it tells nobody. Gives what it told last."""
+    if path is None:
+        yield Told
+        return
+    teller = Teller(path)
+    before = _teller.set(teller)
+    try:
+        yield lambda: teller.told
+    finally:
+        _teller.reset(before)
+        remove([path])
+
+
+def path_of(folder: Path, name: str) -> Path:
+    """Where a task tells how far it is."""
+    return folder.absolute() / f"{name}.progress"
+
+
+def read(path: Path) -> Told | None:
+    """What a task told last; None where there is nothing to read."""
+    try:
+        return Told(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove files of tasks that have ended or were killed."""
+    for path in paths:
+        for each in (path, path.with_name(f"{path.name}.part")):
+            with suppress(OSError):
+                each.unlink(missing_ok=True)
