@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refllm.array_api import generator
 from refllm.lab.yields import checked, exact_match, shuffles, two_sided
 
 NAMED = 0.25  # a cause with at least this share of the errors is named
@@ -117,6 +118,38 @@ def shares(errors: np.ndarray, attempts: int, features: Any = None) -> tuple[flo
     means = np.bincount(which, weights=chance.ravel()) / np.bincount(which)
     lacking = names[means > THROUGHOUT] if missing >= NAMED * lasting else ()
     return 1 - lasting, lasting - missing, missing, tuple(int(name) for name in lacking)
+
+
+class Concentration(NamedTuple):
+    """The errors of features, the most often wrong first: (F,) each."""
+
+    steps: np.ndarray  # the share of all steps that have these features
+    errors: np.ndarray  # the share of all errors that lie in them
+    by_chance: np.ndarray  # what it is on average where errors are shuffled over the steps
+    p_value: float  # how often shuffling crowds as many errors into a hundredth of the features (one at least)
+
+    @property
+    def top(self) -> float:
+        """The share of the errors in that hundredth."""
+        return float(self.errors[max(1, len(self.errors) // 100) - 1])
+
+
+def concentration(errors: Any, features: Any, permutations: int = 100, seed: int = 0) -> Concentration:
+    """How errors (I, m), counts or true and false, crowd in a few features (I, m)."""
+    errors, which = np.ravel(errors).astype(float), np.unique(features, return_inverse=True)[1].ravel()
+    asked = np.bincount(which)
+
+    def crowd(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        wrong = np.bincount(which, weights=values)
+        order = np.argsort(-wrong / asked, kind="stable")
+        return np.cumsum(asked[order]) / len(values), np.cumsum(wrong[order]) / max(1.0, wrong.sum())
+
+    steps, own = crowd(errors)
+    rng, first = generator(seed, "concentration"), max(1, len(asked) // 100) - 1
+    curves = [crowd(rng.permutation(errors)) for _ in range(permutations)]
+    as_many = sum(shuffled[first] >= own[first] - 1e-12 for _, shuffled in curves)
+    by_chance = np.mean([np.interp(steps, x, y) for x, y in curves], axis=0)
+    return Concentration(steps, own, by_chance, (1 + as_many) / (1 + permutations))
 
 
 def explained(x: np.ndarray, which: np.ndarray) -> float:

@@ -9,11 +9,16 @@ From c right of n samples the unbiased estimate is 1 − C(n−c, k) / C(n, k) (
 (Brown 2024, arXiv:2407.21787, section 3; Schaeffer 2025, arXiv:2502.17578).
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from refllm.array_api import generator
+from refllm.lab.outcomes import Measured
+
+ATTEMPTS = (1, 4, 16, 64, 256)
 
 
 def exact(p: Any, k: Any) -> np.ndarray:
@@ -94,3 +99,28 @@ def tail(k: Any, reached: Any) -> Tail | None:
 def total_flops(training: float, per_token: float, tokens: float, k: Any, questions: float) -> Any:
     """FLOPs of training a model and of asking it `questions` times, k attempts of so many tokens each."""
     return training + per_token * tokens * np.asarray(k) * questions
+
+
+def rows(found: Measured, ks: Sequence[int] = (), seed: int = 0) -> list[dict[str, Any]]:
+    """What k attempts reach, for every k: one of them right, exactly from probabilities or else estimated from the attempts that
+    were made; and where answers or scores are known, what their majority or the best of them reaches.
+
+    ks: none for 1, 4, 16 … as far as attempts go    Raises ValueError for a k that is beyond both.
+    """
+    hits, p = found.hits(), found.item_probability()
+    made = 0 if hits is None else hits.shape[1]
+    exactly = found.probability is not None
+    asked = (
+        sorted(set(ks)) if ks else [k for k in ATTEMPTS if exactly or k <= made] + [made] * (not exactly and made not in ATTEMPTS)
+    )
+    table = []
+    for k, reached, alike in zip(asked, exact(p, asked), homogeneous(p, asked), strict=True):
+        estimate = estimated(hits.sum(axis=1), made, k) if hits is not None and (k <= made or not exactly) else None
+        value = float(reached) if exactly else float(estimate or 0.0)
+        row = {"k": k, "pass@k": value} | ({"estimated": estimate} if exactly and made else {}) | {"if alike": float(alike)}
+        if found.answers is not None:
+            row["majority"] = majority(found.answers, found.answer, k, seed=seed) if k <= made else None
+        if found.scores is not None:
+            row["best of k"] = best_of(found.scores, hits, k, seed=seed) if k <= made else None
+        table.append(row | {"-ln pass@k": -math.log(value) + 0.0 if value > 0 else None})
+    return table

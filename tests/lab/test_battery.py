@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from refllm.lab.battery import battery, explained, hardness, persistent_share_exact, shares
+from refllm.lab.battery import battery, concentration, explained, hardness, persistent_share_exact, shares
 
 ITEMS, STEPS, ATTEMPTS = 600, 50, 16
 
@@ -155,3 +155,36 @@ def test_too_few_attempts_or_items_are_refused(shape):
 def test_features_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"features have shape \(3,\); they need that of items and steps, \(10, 5\)"):
         battery(np.zeros((4, 10, 5), dtype=bool), np.zeros(3), permutations=2)
+
+
+def test_errors_of_one_feature_in_a_hundred_all_lie_in_the_worst_hundredth():
+    features = np.random.default_rng(5).integers(0, 200, (400, 30))
+    found = concentration(np.where(np.isin(features, [3, 77]), 16, 0), features)
+    assert found.top == 1
+    assert found.p_value == pytest.approx(1 / 101)
+    assert found.steps[1] == pytest.approx(np.isin(features, [3, 77]).mean())
+    assert found.by_chance[1] < 0.1
+    assert found.steps[-1] == found.errors[-1] == found.by_chance[-1] == pytest.approx(1)
+
+
+def test_errors_that_fall_anywhere_crowd_as_chance_has_it():
+    rng = np.random.default_rng(6)
+    features, errors = rng.integers(0, 200, (400, 30)), rng.binomial(16, 0.01, (400, 30))
+    found = concentration(errors, features)
+    assert found.p_value > 0.05
+    np.testing.assert_allclose(found.errors, found.by_chance, atol=0.05)
+    assert np.all(np.diff(found.errors / found.steps) < 1e-12)  # the worst come first
+
+
+def test_a_rare_feature_that_always_fails_is_worse_than_a_common_one_that_often_does():
+    """Of 10 steps feature 7 has one, always wrong; feature 2 has nine, five of them wrong."""
+    features, errors = np.array([[7, 2, 2, 2, 2, 2, 2, 2, 2, 2]]), np.array([[1, 1, 1, 1, 1, 1, 0, 0, 0, 0]])
+    found = concentration(errors, features)
+    assert found.steps == pytest.approx([0.1, 1])
+    assert found.errors == pytest.approx([1 / 6, 1])
+    assert found.top == pytest.approx(1 / 6)
+
+
+def test_no_errors_crowd_nowhere():
+    found = concentration(np.zeros((4, 5), int), np.zeros((4, 5), int))
+    assert (found.top, found.p_value) == (0, 1)

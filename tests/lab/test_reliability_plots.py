@@ -1,0 +1,62 @@
+"""Plots of yields, causes and attempts."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from refllm.lab import reliability_plots
+from refllm.lab.battery import battery, concentration
+from refllm.lab.passk import tail
+
+
+def row(k, reached, **more):
+    return {"k": k, "pass@k": reached, "if alike": 1 - 0.8**k, "-ln pass@k": -np.log(reached) + 0.0 if reached else None} | more
+
+
+def labels(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_attempts_are_drawn_on_logarithmic_axes_with_the_law_that_fits():
+    ks = (1, 4, 16, 64)
+    rows = [row(k, float(np.exp(-1.6 * k**-0.5)), majority=0.2 + k / 200) for k in ks]
+    left, right = reliability_plots.attempts(rows, tail(ks, [r["pass@k"] for r in rows])).axes
+    assert labels(left) == ["one of k right (pass@k)", "majority right", "one of k, if all items were alike"]
+    assert {axes.get_xscale() for axes in (left, right)} == {axes.get_yscale() for axes in (left, right)} == {"log"}
+    alike = left.lines[-1]
+    assert alike.get_ydata()[[0, -1]] == pytest.approx([0.2, 1 - 0.8**64])
+    measured, law = right.lines
+    np.testing.assert_allclose(law.get_ydata(), measured.get_ydata())
+    assert labels(right)[1] == "$k^{-0.50}$"
+    assert right.get_ylabel() == "−ln pass@k"
+
+
+def test_attempts_that_are_never_or_always_right_can_be_drawn():
+    for reached in (0.0, 1.0):
+        rows = [row(k, reached) | {"if alike": reached} for k in (1, 4)]
+        figure = reliability_plots.attempts(rows, None)
+        figure.canvas.draw()
+        assert not figure.axes[1].lines
+
+
+def test_causes_are_bars_and_concentration_a_curve_beside_what_chance_gives():
+    errors = np.zeros((50, 10), dtype=int)
+    features = np.arange(500).reshape(50, 10) % 25
+    errors[features == 3] = 4
+    tests = battery(errors[None] < np.arange(1, 5)[:, None, None], features, permutations=5)
+    bars, curve = reliability_plots.causes(tests, concentration(errors, features)).axes
+    assert [bar.get_width() for bar in bars.patches] == pytest.approx([tests.noise, tests.hard, tests.missing])
+    assert curve.lines[0].get_ydata()[:2].tolist() == [0, 1]
+    assert curve.lines[0].get_xdata()[1] == pytest.approx(1 / 25)
+    assert curve.lines[1].get_ydata()[1] < 0.3
+    assert len(reliability_plots.causes(tests, None).axes) == 1
+
+
+def test_every_size_has_its_own_mark():
+    line = {"length": 1, "measured": 0.5, "p^n": 0.5, "items differ": 0.5, "low": 0.4, "high": 0.6}
+    curves = [(f"N = {n}", [line, line | {"length": 2}]) for n in range(8)]
+    (axes,) = reliability_plots.yield_curves(curves).axes
+    marks = [line.get_marker() for line in axes.lines if line.get_marker() != "None"]
+    assert len(set(marks)) == 8
+    assert labels(axes)[-3:] == ["$p^n$", "if items differ", "independent steps, 95 %"]
