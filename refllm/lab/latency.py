@@ -1,12 +1,13 @@
-"""Reading is parallel, writing is not: the time of a token that is read and of one that is written, and what the cache takes.
+"""Prefill is parallel, decode is sequential: the time per token of each, and the bytes of the key/value cache.
 
 A prompt is read at once (prefill): every weight that is fetched serves all of its tokens. Then each token waits for the one
-before it (decode), and every weight is fetched again for it alone. Keys and values are kept of each position that is still seen:
+before it (decode), and every weight is fetched again for it alone. The cache keeps the keys and values of all positions that a
+later token attends:
 
     bytes = 2 · layers · key/value heads · d_head · positions · bytes of a number
 
-Times are those of this machine with one BLAS thread, each the median of several tries between the fastest and the slowest; beside
-them stands the least that the machine's own speeds allow (`refllm.bench.floor`).
+Times are of this machine with one BLAS thread, each the median of several tries, with the fastest and the slowest; beside them
+stands the least that the machine's speed allows (`refllm.bench.floor`).
 """
 
 import statistics
@@ -21,6 +22,7 @@ import numpy as np
 from refllm.array_api import generator
 from refllm.bench import floor
 from refllm.decoding import decode, new_cache, prefill
+from refllm.decoding.generate import check_continues
 from refllm.decoding.sampling import greedy
 from refllm.lab.experiment import Report, Result
 from refllm.lab.pool import each
@@ -41,9 +43,10 @@ BLOCK = 16  # positions of a block of the cache whose bytes are counted
 class Settings:
     """The defaults take a few seconds.
 
-    checkpoint: the user's model, a folder or a file; "" for one of random weights and the sizes below
-    lengths: tokens of a prompt    written: tokens that are written behind each    tries: of each measurement
-    window: positions that a query of the model's twin sees, whose cache is counted too    answer: tokens of an answer
+    checkpoint: the user's model, a folder or a file; "" for a Llama of random weights with the sizes below
+    lengths: of the prompts, in tokens    written: tokens that are decoded after each    tries: of each measurement
+    window: of sliding-window attention, in positions; a cache with it is counted beside the full one
+    answer: tokens of an answer, for the share of its time that decoding takes
     """
 
     checkpoint: str = ""
@@ -58,34 +61,41 @@ class Settings:
     seed: int = 0
     executor: str = "processes"
 
+    def __post_init__(self) -> None:
+        for name in ("written", "tries", "window", "answer"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if min(self.lengths, default=0) < 1:
+            raise ValueError(f"lengths={self.lengths} must be one or more prompts of at least 1 token.")
+
 
 QUICK = Settings(lengths=(1, 8, 64, 512), tries=3, written=8)
 
 
 class Times(NamedTuple):
-    """Seconds of several tries."""
+    """Seconds per token, one number for each try."""
 
-    read: list[float]  # a token of a prompt that is read at once
-    write: list[float]  # a token that is written behind it
+    read: list[float]  # prefill
+    write: list[float]  # decode
 
 
 def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
-    """Take all times, one after another in this process, and count bytes."""
+    """Measure all times one after another, and count bytes."""
     ((_, found),) = each(measured, [("times", settings)], 1, folder / "times", settings.executor)
     for row in found["tables"]["times"]:
-        report(f"{row['length']} tokens: {row['read_ms']:.3f} ms for one read, {row['write_ms']:.2f} ms for one written")
+        report(f"{row['length']} tokens: {row['read_ms']:.3f} ms per token in prefill, {row['write_ms']:.2f} ms in decode")
     return found
 
 
 def measured(s: Settings) -> Result:
-    """Times and bytes at every length."""
+    """Times and bytes at every length that the model's context holds. Raises ValueError where it holds none."""
     model = model_of(s)
-    fitting = [n for n in s.lengths if n + s.written <= model.config.max_positions]
+    fitting = sorted({n for n in s.lengths if n + s.written <= model.config.max_positions})
     if not fitting:
         room = model.config.max_positions
-        raise ValueError(f"no prompt of {min(s.lengths)} tokens and {s.written} more fit the model's context of {room}.")
+        raise ValueError(f"a prompt of {min(s.lengths)} tokens and {s.written} more exceed the model's context of {room}.")
     times = {n: Times([], []) for n in fitting}
-    for _ in range(1 + s.tries):  # the lengths in turn, so that what else the machine does falls on all alike
+    for _ in range(1 + s.tries):  # the lengths in turn, so that other load on the machine affects all alike
         for n in fitting:
             read, write = timed(model, prompt(model, n, s.seed), s.written, time.perf_counter)
             times[n].read.append(read)
@@ -98,11 +108,13 @@ def measured(s: Settings) -> Result:
 
 
 def model_of(s: Settings) -> Model:
-    """The user's model, or one of random weights: times do not depend on them."""
+    """The user's model, or one of random weights, on which times do not depend."""
     if s.checkpoint:
         from refllm.checkpoints import load
 
-        return load(s.checkpoint)
+        model = load(s.checkpoint)
+        check_continues(model)
+        return model
     heads, room = max(1, s.d_model // 64), max(s.lengths) + s.written
     config = architecture("llama").Config(
         vocab_size=s.vocab_size,
@@ -119,12 +131,12 @@ def model_of(s: Settings) -> Model:
 
 
 def prompt(model: Model, length: int, seed: int) -> np.ndarray:
-    """Tokens drawn evenly: (1, length)."""
+    """Uniformly random tokens: (1, length) int32."""
     return generator(seed, "prompt").integers(0, model.config.vocab_size, (1, length)).astype(np.int32)
 
 
 def timed(model: Model, tokens: np.ndarray, written: int, now: Callable[[], float]) -> tuple[float, float]:
-    """Seconds per token of reading a prompt (1, T) at once, and of writing so many tokens behind it, each read by the host."""
+    """Seconds per token of prefill for a prompt (1, T), and of decoding so many tokens after it, each of which the host reads."""
     xp, (_, T) = model.backend.xp, tokens.shape
     ids, cache = model.tokens(tokens), new_cache(model, 1, T + written)
     began = now()
@@ -140,7 +152,7 @@ def timed(model: Model, tokens: np.ndarray, written: int, now: Callable[[], floa
 
 
 def row(model: Model, length: int, times: Times, written: int) -> dict[str, Any]:
-    """Milliseconds per token at one length, and the least that they can be."""
+    """Milliseconds per token at one length: median, fastest, slowest, and the least possible."""
     found: dict[str, Any] = {"length": length}
     for name, tries in times._asdict().items():
         found |= {f"{name}_ms": 1e3 * statistics.median(tries), f"{name}_low_ms": 1e3 * min(tries)}
@@ -151,40 +163,41 @@ def row(model: Model, length: int, times: Times, written: int) -> dict[str, Any]
 
 
 def bytes_row(model: Model, length: int, window: int) -> dict[str, Any]:
-    """Bytes of the cache of so many positions beside those of the formula; also for the model's twin with a window, if it can
-    have one. The cache may take two blocks a layer more.
+    """Bytes of the cache of so many positions and those of the formula; also with a sliding window, if the architecture has one.
+    The cache is made of whole blocks, so it may take up to two blocks a layer more (`slack_bytes`).
     """
     found = {"length": length} | dict(zip(("cache_bytes", "cache_formula_bytes"), cache_bytes(model, length), strict=True))
     if hasattr(model.config, "window"):
-        twin = Model(model.architecture, replace(model.config, window=window), model.params)
-        found |= zip(("windowed_bytes", "windowed_formula_bytes"), cache_bytes(twin, length), strict=True)
+        windowed = Model(model.architecture, replace(model.config, window=window), model.params)
+        found |= zip(("windowed_bytes", "windowed_formula_bytes"), cache_bytes(windowed, length), strict=True)
     return found | {"slack_bytes": 2 * BLOCK * model.config.n_layers * floor.layer_bytes(model)}
 
 
 def cache_bytes(model: Model, length: int) -> tuple[int, int]:
-    """Bytes of a cache of so many positions, and those that the formula has for what queries see."""
+    """Bytes of a cache of so many positions, and those of the formula for the positions that the last query attends."""
     formula = accounting.seen_cache_bytes(model.architecture, model.config, length, floor.dtype_name(model))
     return n_bytes(new_cache(model, 1, length, size=BLOCK)), formula
 
 
 def figures(result: Result) -> dict[str, Any]:
-    """Time of a token and bytes of the cache against length."""
+    """Time per token and bytes of the cache against length."""
     from refllm.lab import plots
 
-    figure, (times, sizes) = plots.new_figure("positions", "milliseconds per token", panels=2)
+    figure, (times, sizes) = plots.new_figure("length (tokens)", "time per token (ms)", panels=2)
     rows = result["tables"]["times"]
     n = [row["length"] for row in rows]
-    for i, (name, label) in enumerate((("write", "written (decode)"), ("read", "read (prefill)"))):
+    for i, (name, label) in enumerate((("write", "decode"), ("read", "prefill"))):
         color = plots.COLORS[i]
         low, high = ([row[f"{name}_{end}_ms"] for row in rows] for end in ("low", "high"))
         times.fill_between(n, low, high, color=color, alpha=0.15, linewidth=0)
-        times.plot(n, [row[f"{name}_ms"] for row in rows], marker="o", markersize=4, color=color, label=label)
-        times.plot(n, [row[f"{name}_floor_ms"] for row in rows], linestyle="--", linewidth=1, color=color, label="its least")
+        times.plot(n, [row[f"{name}_ms"] for row in rows], marker=plots.MARKERS[i], markersize=4, color=color, label=label)
+        least = {"linestyle": "--", "linewidth": 1, "marker": plots.MARKERS[i], "markersize": 3, "color": color}
+        times.plot(n, [row[f"{name}_floor_ms"] for row in rows], label=f"{label}, least possible", **least)
     kept = result["tables"]["bytes"]
-    for i, (name, label) in enumerate((("cache_bytes", "all positions kept"), ("windowed_bytes", "with a window"))):
+    for i, (name, label) in enumerate((("cache_bytes", "full attention"), ("windowed_bytes", "sliding window"))):
         if name in kept[0]:
             mebibytes = [row[name] / 2**20 for row in kept]
-            sizes.plot(n, mebibytes, marker="o", markersize=4, color=plots.COLORS[2 + i], label=label)
+            sizes.plot(n, mebibytes, marker=plots.MARKERS[2 + i], markersize=4, color=plots.COLORS[2 + i], label=label)
     sizes.set_ylabel("keys and values (MiB)", color=plots.INK)
     for axes in (times, sizes):
         plots.logarithmic(axes)
@@ -193,9 +206,9 @@ def figures(result: Result) -> dict[str, Any]:
 
 
 def judge_latency(results: Mapping[str, Any]) -> Finding:
-    """Claim 18, at the longest length. It holds where the fastest try of a written token takes longer than the slowest of a token
-    that is read, and fails where the slowest takes less than the fastest of the other, or where a cache takes less than the
-    formula or more than two blocks a layer above it; otherwise it is undecidable.
+    """Claim 18, at the longest prompt. It holds where the fastest try of decode takes longer for a token than the slowest of
+    prefill. It fails where the slowest of decode takes less than the fastest of prefill, or where, at any length, a cache takes
+    less than the formula or more than two blocks a layer above it. Otherwise it is undecidable.
     """
     tables = results[NAME]["tables"]
     first, last = tables["times"][0], tables["times"][-1]
@@ -206,20 +219,22 @@ def judge_latency(results: Mapping[str, Any]) -> Finding:
     off = any(not 0 <= more <= slack for more, slack in above)
     low, high = last["write_low_ms"] / last["read_high_ms"], last["write_high_ms"] / last["read_low_ms"]
     verdict = FAILS if off or high < 1 else HOLDS if low > 1 else UNDECIDABLE
-    bytes_last = tables["bytes"][-1]
+    numbers, kept = results[NAME]["numbers"], tables["bytes"][-1]
+    share, position = numbers["decoding_share"], kept["cache_bytes"] // kept["length"]
     why = (
-        f"At {last['length']} tokens one that is read takes {last['read_ms']:.3f} ms (alone {first['read_ms']:.2f} ms) and one "
-        f"that is written {last['write_ms']:.2f} ms; the cache takes {bytes_last['cache_bytes'] // bytes_last['length']:,} bytes "
-        "a position" + (f", with a window {bytes_last['windowed_bytes']:,} in all." if "windowed" in kinds else ".")
+        f"After a prompt of {last['length']} tokens prefill takes {last['read_ms']:.3f} ms per token (of {first['length']}: "
+        f"{first['read_ms']:.2f} ms) and decode {last['write_ms']:.2f} ms, {100 * share:.0f} % of the time to "
+        f"{numbers['answer']} tokens of answer; the cache takes {position:,} bytes a position"
+        + (f", {kept['windowed_bytes']:,} in all with a sliding window." if "windowed" in kinds else ".")
     )
-    return Finding(last["write_ms"] / last["read_ms"], low, high, "time of a written token over that of a read one", verdict, why)
+    return Finding(last["write_ms"] / last["read_ms"], low, high, "decode over prefill, time per token", verdict, why)
 
 
 CLAIMS = (
     Claim(
         number=18,
         statement="Prefill is parallel, decode is sequential and sets the latency; keys and values grow with the sequence.",
-        formula="seconds per token written / read > 1 at the longest prompt; bytes = 2 · layers · G · K · positions · itemsize",
+        formula="time per token, decode / prefill > 1 at the longest prompt; bytes = 2 · layers · G · K · positions · itemsize",
         published="",
         needs=(NAME,),
         judge=judge_latency,

@@ -1,9 +1,9 @@
-"""Two kinds of model learn one toy language: the one reads on, the other fills gaps. Which of them gives probabilities of texts?
+"""An autoregressive and a masked model of one toy language: whose scores are probabilities of texts?
 
     log-likelihood          Σ_t log p(x_t | letters before)          one pass; exp of it sums to one over all texts of a length
     pseudo-log-likelihood   Σ_t log p(x_t | all other letters)       T passes (Salazar 2020, arXiv:1910.14659); it does not
 
-All texts of a length are written down and summed, with the models' choice among letters only. It is no matter of training: the
+All texts of a length are enumerated and their sums computed in float64. More training would not change the result: the
 language's own conditional probabilities, which are known exactly, do not sum to one that way either.
 """
 
@@ -20,20 +20,20 @@ from refllm.lab.experiment import Report, Result
 from refllm.lab.pool import each
 from refllm.lab.toy_language import V
 from refllm.lab.toy_models import BEGIN, Recipe, in_float64
-from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
+from refllm.lab.verdict import FAILS, HOLDS, Claim, Finding
 from refllm.models.model import Model
 
 NAME = "masked"
 SUMMARY = {"sums": ("length", "autoregressive", "masked", "language"), "costs": ("model", "letters", "texts_read", "generates")}
-EXACT = 1e-6  # how close to one a sum of float64 numbers from float64 weights must come
-CLEAR = 0.01  # how far from one a sum is surely not one
+EXACT = 1e-6  # a sum this close to one is one: rounding in float64 is far smaller
 
 
 @dataclass(frozen=True)
 class Settings:
     """The defaults take ten seconds.
 
-    longest: letters of the longest texts, of which there are 4^longest    width, steps, batch: of both models
+    longest: letters of the longest texts, of which there are 4^longest
+    width, steps, batch: of both models    rate: the learning rate
     """
 
     longest: int = 6
@@ -46,14 +46,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 2 <= self.longest <= 9:
-            raise ValueError(f"longest={self.longest} must be 2 … 9: texts of one letter have no other side, and 4⁹ are many.")
+            raise ValueError(f"longest={self.longest} must be 2 … 9: one letter has no context, and 4^9 texts are many.")
 
 
 QUICK = Settings(longest=5, width=16, steps=300)
 
 
 def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
-    """Train both models and sum over all texts of every length."""
+    """Train both models and sum over all texts, length by length."""
     found = dict(each(judged, [(name, (name, settings)) for name in KINDS], workers, folder / "models", settings.executor))
     rows = []
     for i, length in enumerate(range(1, settings.longest + 1)):
@@ -71,7 +71,7 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
 
 
 def judged(task: tuple[str, Settings]) -> Result:
-    """One model: its sums, and what a score costs it."""
+    """One model: its sums, and how many passes a score takes."""
     name, s = task
     kind = KINDS[name]
     model = in_float64(kind.train(Recipe(s.longest, s.width, s.steps, s.batch, s.rate, s.seed)))
@@ -88,7 +88,7 @@ def judged(task: tuple[str, Settings]) -> Result:
 
 
 def counted(model: Model) -> tuple[Model, list[int]]:
-    """The same model, and a list that gets the rows of every pass through it."""
+    """The same model, and a list to which every forward pass adds its number of rows."""
     rows: list[int] = []
 
     class Counting:
@@ -99,11 +99,11 @@ def counted(model: Model) -> tuple[Model, list[int]]:
             rows.append(tokens.shape[0])
             return model.architecture.forward(params, tokens, *rest, **named)
 
-    return Model(Counting(), model.config, model.params, model.tokenizer), rows  # type: ignore[arg-type]  # a module but for its type
+    return Model(Counting(), model.config, model.params, model.tokenizer), rows  # type: ignore[arg-type]  # it acts as the module
 
 
 class Kind(NamedTuple):
-    """A way to model texts."""
+    """A kind of model: how it is trained, and how it scores texts (R, T), (R,) in nats."""
 
     train: Callable[[Recipe], Model]
     score: Callable[[Model, np.ndarray], np.ndarray]
@@ -119,15 +119,15 @@ def figures(result: Result) -> dict[str, Any]:
     """The sums against the length of the texts."""
     from refllm.lab import plots
 
-    figure, axes = plots.new_figure("letters of a text", "sum over all texts of that length")
+    figure, axes = plots.new_figure("length of the texts (letters)", "sum over all texts of that length")
     rows = result["tables"]["sums"]
     named = {
         "autoregressive": "exp(log-likelihood)",
         "masked": "exp(pseudo-log-likelihood)",
-        "language": "the same of the language itself",
+        "language": "exp(pseudo-log-likelihood) of the language itself",
     }
     for i, (name, label) in enumerate(named.items()):
-        style = {"linestyle": "--"} if name == "language" else {"marker": "o", "markersize": 5}
+        style = {"linestyle": "--"} if name == "language" else {"marker": plots.MARKERS[i], "markersize": 5}
         color = plots.COLORS[min(i, 1)]
         axes.plot([row["length"] for row in rows], [row[name] for row in rows], color=color, label=label, **style)
     axes.axhline(1, color=plots.INK, linewidth=0.8, linestyle=":", label="one", zorder=0)
@@ -138,9 +138,9 @@ def figures(result: Result) -> dict[str, Any]:
 
 
 def judge_sums(results: Mapping[str, Any]) -> Finding:
-    """Claim 16. It fails where the autoregressive model's probabilities of all texts of a length do not sum to one within EXACT,
-    it takes more than one pass or does not write, or the masked model writes or takes other than a pass for each letter. It holds
-    where besides the masked model's sum is off one by more than CLEAR at every length from two on.
+    """Claim 16. It holds where the autoregressive model's probabilities of all texts of a length sum to one within EXACT, and it
+    takes one pass and generates; and where the masked model's sum is off one by more than EXACT at every length from two on, and
+    it takes a pass for each letter and refuses to generate. Else it fails: such sums are exact, so nothing is undecidable.
     """
     rows, costs = results[NAME]["tables"]["sums"], {row["model"]: row for row in results[NAME]["tables"]["costs"]}
     reads_on, fills = costs["autoregressive"], costs["masked"]
@@ -148,13 +148,13 @@ def judge_sums(results: Mapping[str, Any]) -> Finding:
     near = min(abs(row["masked"] - 1) for row in rows if row["length"] > 1)
     right = reads_on["texts_read"] == 1 and fills["texts_read"] == fills["letters"]
     right = right and not reads_on["refusal"] and bool(fills["refusal"])
-    verdict = FAILS if off > EXACT or not right else HOLDS if near > CLEAR else UNDECIDABLE
+    verdict = HOLDS if off <= EXACT and near > EXACT and right else FAILS
     last = rows[-1]
     why = (
         f"Over all {last['texts']:,} texts of {last['length']} letters exp(LL) sums to {last['autoregressive']:.6f} "
         f"and exp(PLL) to {last['masked']:.3f} (the language's own: {last['language']:.3f}); "
         f"passes to score one: {reads_on['texts_read']} and {fills['texts_read']}; "
-        f"the masked model {'refuses to write' if fills['refusal'] else 'writes'}."
+        f"the masked model {'refuses to generate' if fills['refusal'] else 'generates'}."
     )
     return Finding(last["masked"], None, None, "sum of exp(PLL)", verdict, why)
 

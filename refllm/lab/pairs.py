@@ -1,11 +1,11 @@
-"""How many examples one sentence is: each token is to be foreseen from those before it. The vocabulary decides how many.
+"""How many training examples one sentence is: each token is predicted from those before it. The vocabulary decides how many.
 
 "I love street food." in words is five tokens; with one that begins the text and one that ends it, six pairs of a context and its
 target:
 
     [begin] → I        [begin] I → love        …        [begin] I love street food . → [end]
 
-The same few sentences are cut by every tokenizer in every language, and bytes per token counted.
+The same sentences in several languages are tokenized by every tokenizer, and bytes per token counted.
 """
 
 import re
@@ -21,11 +21,15 @@ from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
 from refllm.tokenizer import Tokenizer, train_bpe
 
 NAME = "pairs"
-SUMMARY = {"sentence": ("tokenizer", "vocab_size", "tokens", "pairs", "cut")}
+SUMMARY = {
+    "sentence": ("tokenizer", "vocab_size", "tokens", "pairs", "cut"),
+    "languages": ("language", "tokenizer", "tokens", "pairs", "bytes_per_token"),
+}
 SENTENCE = "I love street food."
 BEGIN, END = "[begin]", "[end]"
 EAST_ASIAN = "\u3040-\u30ff\u3400-\u9fff"  # kana and Han characters
-BUILT_IN = ("bytes", "characters", "words")  # tokenizers that learn nothing; bpe-N learns N tokens
+BUILT_IN = ("bytes", "characters", "words")  # tokenizers that learn nothing
+HATCHES = ("", "////", "....", "xxxx", "----", "++++", "||||")  # of bars, for print without color
 
 # The same four short sentences everywhere, written for this comparison.
 TEXTS = {
@@ -45,8 +49,9 @@ TEXTS = {
 class Settings:
     """The defaults take ten seconds on two cores.
 
-    tokenizers: bytes, characters, words, bpe-N (N tokens learned from the text), or files and folders with a tokenizer
-    text: what bpe learns from, a file or a folder; "" for Python's standard library    n_bytes: of it, at most
+    tokenizers: bytes, characters, words, bpe-N (N tokens, learned from the text), or files and folders with a tokenizer
+    text: what BPE learns from, a file or a folder; "" for Python's standard library    n_bytes: of it, at most
+    sentence: the one whose pairs are counted
     """
 
     tokenizers: tuple[str, ...] = ("bytes", "characters", "bpe-512", "bpe-2048", "bpe-8192", "bpe-32768", "words")
@@ -55,36 +60,45 @@ class Settings:
     sentence: str = SENTENCE
     executor: str = "processes"
 
+    def __post_init__(self) -> None:
+        if not self.sentence.strip():
+            raise ValueError(f"sentence={self.sentence!r} has no word to predict.")
+        if not self.tokenizers:
+            raise ValueError(f"no tokenizer is given; name {', '.join(BUILT_IN)}, bpe-N, or a file or folder with a tokenizer.")
+        if twice := [name for name in self.tokenizers if self.tokenizers.count(name) > 1]:
+            raise ValueError(f"the tokenizer {twice[0]!r} is given twice; name each once.")
+
 
 QUICK = Settings(tokenizers=("bytes", "characters", "bpe-512", "bpe-1024", "words"), n_bytes=300_000)
 
 
 def pairs(tokens: Sequence[str]) -> list[tuple[tuple[str, ...], str]]:
-    """The contexts of a text's tokens with their targets: one more than there are tokens."""
+    """The context and target of each prediction in a text: one more than there are tokens."""
     text = (BEGIN, *tokens, END)
     return [(text[:i], text[i]) for i in range(1, len(text))]
 
 
 def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
-    """Cut all texts with every tokenizer."""
+    """Tokenize all texts with every tokenizer."""
     tasks = [(f"{i}-{re.sub(r'[^0-9A-Za-z-]', '_', name)}", (name, settings)) for i, name in enumerate(settings.tokenizers)]
     found = dict(each(cut, tasks, workers, folder / "tokenizers", settings.executor))
     sentence, languages = [], []
     for name, _ in tasks:
         sentence.append(found[name]["sentence"])
-        languages += found[name]["languages"]
+        languages.append(found[name]["languages"])
         report(f"{sentence[-1]['tokenizer']}: {sentence[-1]['pairs']} pairs, {sentence[-1]['cut']}")
-    return {"tables": {"sentence": sentence, "languages": languages}, "numbers": {}}
+    by_language = [row for rows in zip(*languages, strict=True) for row in rows]
+    return {"tables": {"sentence": sentence, "languages": by_language}, "numbers": {}}
 
 
 def cut(task: tuple[str, Settings]) -> Result:
-    """Cut all texts with one tokenizer."""
+    """Tokenize all texts with one tokenizer."""
     name, s = task
-    spell, vocab_size = tokenizer(name, s)
-    tokens = spell(s.sentence)
+    split, vocab_size = tokenizer(name, s)
+    tokens = split(s.sentence)
     row = {"tokenizer": name, "vocab_size": vocab_size} | counts(tokens, s.sentence) | {"cut": "|".join(tokens)}
     about = {"tokenizer": name, "vocab_size": vocab_size}
-    languages = [about | {"language": language} | counts(spell(text), text) for language, text in TEXTS.items()]
+    languages = [about | {"language": language} | counts(split(text), text) for language, text in TEXTS.items()]
     return {"sentence": row, "languages": languages}
 
 
@@ -94,11 +108,11 @@ def counts(tokens: Sequence[str], text: str) -> dict[str, Any]:
     return {"bytes": n_bytes, "tokens": len(tokens), "pairs": len(pairs(tokens)), "bytes_per_token": n_bytes / len(tokens)}
 
 
-Spell = Callable[[str], list[str]]  # a text as its tokens; bytes that are no character as \\x..
+Split = Callable[[str], list[str]]  # a text to its tokens; bytes that are not valid UTF-8 as \\x..
 
 
-def tokenizer(name: str, s: Settings) -> tuple[Spell, int | None]:
-    """A tokenizer by name, and the size of its vocabulary where that is limited. Raises ValueError for a name that is none."""
+def tokenizer(name: str, s: Settings) -> tuple[Split, int | None]:
+    """A tokenizer by name, and the size of its vocabulary where that is limited. Raises ValueError for an unknown name."""
     if name == "bytes":
         return lambda text: [readable(bytes([byte])) for byte in text.encode()], 256
     if name == "characters":
@@ -111,22 +125,22 @@ def tokenizer(name: str, s: Settings) -> tuple[Spell, int | None]:
     elif Path(name).exists():
         found = Tokenizer.load(name)
     else:
-        raise ValueError(f"{name!r} is no tokenizer; name {', '.join(BUILT_IN)}, bpe-N, or a file or folder that is there.")
+        raise ValueError(f"{name!r} is no tokenizer; name {', '.join(BUILT_IN)}, bpe-N, or a file or folder that exists.")
     return lambda text: [readable(found.bytes_of(i)) for i in found.encode(text, disallowed_special=())], found.vocab_size
 
 
 def words(text: str) -> list[str]:
-    """Words and signs, as they stand: what a vocabulary of whole words has. Where no space parts words, a character is one."""
+    """Words and punctuation marks: the tokens of a vocabulary of whole words. In scripts without spaces each character is one."""
     return re.findall(rf"[{EAST_ASIAN}]|[^\W{EAST_ASIAN}]+|[^\w\s]", text)
 
 
 def readable(token: bytes) -> str:
-    """A token's bytes as text, those that are no character as \\x.."""
+    """A token's bytes as text, those that are not valid UTF-8 as \\x.."""
     return token.decode(errors="backslashreplace")
 
 
 def figures(result: Result) -> dict[str, Any]:
-    """Bytes per token of every language, for each tokenizer."""
+    """Bytes per token in every language, for each tokenizer."""
     from refllm.lab import plots
 
     figure, axes = plots.new_figure("", "bytes per token", wide=True)
@@ -136,27 +150,36 @@ def figures(result: Result) -> dict[str, Any]:
     for i, tokenizer in enumerate(tokenizers):
         y = [row["bytes_per_token"] for row in rows if row["tokenizer"] == tokenizer]
         x = [at + width * (i - (len(tokenizers) - 1) / 2) for at in range(len(names))]
-        axes.bar(x, y, width * 0.9, color=plots.COLORS[i % len(plots.COLORS)], label=Path(tokenizer).name)
+        style = {"color": plots.COLORS[i % len(plots.COLORS)], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": "white"}
+        axes.bar(x, y, width, linewidth=0.5, label=Path(tokenizer).name, **style)
     axes.set_xticks(range(len(names)), names)
     plots.legend(axes, ncols=2)
     return {"bytes_per_token": figure}
 
 
 def judge_pairs(results: Mapping[str, Any]) -> Finding:
-    """Claim 17, of the one sentence. It fails where a tokenizer makes other than one pair more than it has tokens, or the largest
-    vocabulary makes as many pairs as the smallest, or more; it is undecidable where all known vocabularies are of one size.
+    """Claim 17, of the one sentence. It holds where every tokenizer makes one pair more than it has tokens, and the largest
+    vocabulary makes fewer pairs than the smallest. It fails where the largest makes more, or a tokenizer another number than its
+    tokens and one. It is undecidable where both make as many, or all vocabularies of known size are of one size.
     """
-    rows = results[NAME]["tables"]["sentence"]
+    tables = results[NAME]["tables"]
+    rows = tables["sentence"]
     sized = sorted((row for row in rows if row["vocab_size"]), key=lambda row: row["vocab_size"])
-    if any(row["pairs"] != row["tokens"] + 1 for row in rows):
+    smallest, largest = (sized[0], sized[-1]) if sized else (rows[-1], rows[-1])
+    if any(row["pairs"] != row["tokens"] + 1 for row in rows) or largest["pairs"] > smallest["pairs"]:
         verdict = FAILS
-    elif not sized or sized[0]["vocab_size"] == sized[-1]["vocab_size"]:
+    elif largest["pairs"] == smallest["pairs"] or largest["vocab_size"] == smallest["vocab_size"]:
         verdict = UNDECIDABLE
     else:
-        verdict = HOLDS if sized[-1]["pairs"] < sized[0]["pairs"] else FAILS
-    why = "Pairs of the sentence: " + ", ".join(f"{row['tokenizer']} {row['pairs']}" for row in rows) + "."
-    last = sized[-1] if sized else rows[-1]
-    return Finding(last["pairs"], None, None, f"pairs with {last['tokenizer']}", verdict, why)
+        verdict = HOLDS
+    languages = [row for row in tables["languages"] if row["tokenizer"] == largest["tokenizer"]]
+    few, many = (choice(languages, key=lambda row: row["bytes_per_token"]) for choice in (min, max))
+    why = (
+        "Pairs of the sentence: " + ", ".join(f"{row['tokenizer']} {row['pairs']}" for row in rows) + f"; with "
+        f"{largest['tokenizer']} a token is {few['bytes_per_token']:.1f} bytes of {few['language']} and "
+        f"{many['bytes_per_token']:.1f} of {many['language']}."
+    )
+    return Finding(largest["pairs"], None, None, f"pairs with {largest['tokenizer']}", verdict, why)
 
 
 CLAIMS = (

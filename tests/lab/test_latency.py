@@ -91,7 +91,7 @@ def test_lengths_beyond_a_models_context_are_left_out(tmp_path):
     from refllm.checkpoints import save
 
     save(tmp_path / "mine", Model.initialise("llama", tiny(max_positions=12), 0, "numpy"))
-    found = latency.measured(latency.Settings(checkpoint=str(tmp_path / "mine"), lengths=(2, 10, 11), written=2, tries=1))
+    found = latency.measured(latency.Settings(checkpoint=str(tmp_path / "mine"), lengths=(10, 2, 11, 10), written=2, tries=1))
     assert [row["length"] for row in found["tables"]["times"]] == [2, 10]
 
 
@@ -99,8 +99,33 @@ def test_a_context_too_short_for_any_length_is_an_error(tmp_path):
     from refllm.checkpoints import save
 
     save(tmp_path / "mine", Model.initialise("llama", tiny(max_positions=12), 0, "numpy"))
-    with pytest.raises(ValueError, match="context of 12"):
+    with pytest.raises(ValueError, match="a prompt of 11 tokens and 2 more exceed the model's context of 12"):
         latency.measured(latency.Settings(checkpoint=str(tmp_path / "mine"), lengths=(11, 20), written=2, tries=1))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"lengths": ()}, r"lengths=\(\) must be"),
+        ({"lengths": (4, 0)}, r"lengths=\(4, 0\) must be"),
+        ({"written": 0}, "written=0 must"),
+        ({"tries": 0}, "tries=0 must"),
+        ({"window": 0}, "window=0 must"),
+        ({"answer": 0}, "answer=0 must"),
+    ],
+)
+def test_settings_that_measure_nothing_are_an_error(change, says):
+    with pytest.raises(ValueError, match=says):
+        latency.Settings(**change)
+
+
+def test_a_model_that_does_not_decode_is_an_error(tmp_path):
+    from refllm.checkpoints import save
+
+    config = architecture("bert").Config(11, 8, 1, 2, 16, 16)
+    save(tmp_path / "mine", Model.initialise("bert", config, 0, "numpy"))
+    with pytest.raises(ValueError, match="does not continue a text"):
+        latency.measured(latency.Settings(checkpoint=str(tmp_path / "mine"), lengths=(2,)))
 
 
 @pytest.mark.parametrize(

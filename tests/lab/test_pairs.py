@@ -69,20 +69,66 @@ def test_a_tokenizer_can_be_a_file(tmp_path):
 
 
 def test_a_name_that_is_no_tokenizer_is_an_error():
-    with pytest.raises(ValueError, match="'syllables' is no tokenizer; name bytes, characters, words"):
+    with pytest.raises(ValueError, match="'syllables' is no tokenizer; name bytes, characters, words, bpe-N, or"):
         pairs.tokenizer("syllables", pairs.Settings())
 
 
-def verdict(result, place, **change):
-    found = copy.deepcopy(result)
-    found["tables"]["sentence"][place] |= change
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"sentence": " "}, "sentence=' ' has no word"),
+        ({"tokenizers": ()}, "no tokenizer is given; name bytes"),
+        ({"tokenizers": ("bytes", "words", "bytes")}, "'bytes' is given twice"),
+    ],
+)
+def test_settings_without_a_sentence_or_tokenizers_are_an_error(change, says):
+    with pytest.raises(ValueError, match=says):
+        pairs.Settings(**change)
+
+
+def judged(result, sizes, counts):
+    """The finding of tokenizers with vocabularies of these sizes, whose sentence has so many tokens."""
+    rows = [
+        {"tokenizer": f"t{i}", "vocab_size": size, "tokens": count, "pairs": count + 1}
+        for i, (size, count) in enumerate(zip(sizes, counts, strict=True))
+    ]
+    languages = [
+        {"tokenizer": f"t{i}", "language": language, "bytes_per_token": i + n}
+        for i in range(len(sizes))
+        for n, language in enumerate(pairs.TEXTS)
+    ]
+    found = {"tables": {"sentence": rows, "languages": languages}}
     return pairs.CLAIMS[0].judge({"pairs": found})
 
 
-def test_the_claim_is_judged_by_the_sentence(result):
-    assert verdict(result, 0).verdict == "holds"
-    assert verdict(result, 0).unit == "pairs with bpe-290"
-    assert verdict(result, 3, pairs=20, tokens=19).verdict == "fails"
-    assert verdict(result, 4, pairs=7).verdict == "fails"
-    only = {"tables": {"sentence": [row for row in result["tables"]["sentence"] if row["tokenizer"] in ("bytes", "words")]}}
-    assert verdict(only, 0).verdict == "undecidable at this scale"
+@pytest.mark.parametrize(
+    ("sizes", "counts", "verdict"),
+    [
+        ((100, 200, 300), (9, 12, 5), "holds"),
+        ((300, None, 100), (5, 2, 9), "holds"),
+        ((100, 300, 200), (5, 6, 4), "fails"),
+        ((100, 300, 200), (5, 5, 4), "undecidable at this scale"),
+        ((100, 100), (5, 4), "undecidable at this scale"),
+        ((None, None), (5, 4), "undecidable at this scale"),
+        ((100,), (5,), "undecidable at this scale"),
+    ],
+)
+def test_the_claim_is_judged_by_the_largest_and_the_smallest_vocabulary(result, sizes, counts, verdict):
+    finding = judged(result, sizes, counts)
+    assert finding.verdict == verdict
+    if any(sizes):
+        largest = max(range(len(sizes)), key=lambda i: sizes[i] or 0)
+        assert (finding.value, finding.unit) == (counts[largest] + 1, f"pairs with t{largest}") or sizes == (100, 100)
+
+
+def test_the_claim_fails_where_pairs_are_not_one_more_than_tokens(result):
+    for row in range(5):
+        found = copy.deepcopy(result)
+        assert pairs.CLAIMS[0].judge({"pairs": found}).verdict == "holds"
+        found["tables"]["sentence"][row]["pairs"] += 1
+        assert pairs.CLAIMS[0].judge({"pairs": found}).verdict == "fails"
+
+
+def test_the_finding_names_the_languages_with_the_shortest_and_the_longest_tokens(result):
+    why = judged(result, (100, 300), (9, 5)).why
+    assert "Pairs of the sentence: t0 10, t1 6; with t1 a token is 1.0 bytes of English and 9.0 of Python." in why
