@@ -59,6 +59,11 @@ class Choice(NamedTuple):
     without: Extrapolation
 
     @property
+    def laws(self) -> dict[str, Extrapolation]:
+        """Those that there are, by name."""
+        return {"no floor": self.without} | ({} if self.with_floor is None else {"with a floor": self.with_floor})
+
+    @property
     def floor(self) -> bool:
         """Whether the law with a floor predicts better."""
         return self.with_floor is not None and self.with_floor.rms < self.without.rms

@@ -21,6 +21,7 @@ from refllm.lab.runs import Runs
 
 SYMBOLS = {"parameters": "N", "tokens": "D", "flops": "C"}
 SCALES, EXPONENTS = {"N": "A", "D": "B", "C": "K"}, {"N": "alpha", "D": "beta", "C": "gamma"}
+ALIKE = 1.1  # numbers within this factor count as equal
 UNKNOWN = 0.5  # half an interval's width beyond this share of its constant: the data do not tell the constant
 
 
@@ -173,6 +174,9 @@ def _constants(p: np.ndarray, variables: Sequence[str], terms: Terms, floor: flo
 def warnings(constants: dict[str, float], intervals: dict[str, tuple[float, float]], runs: Runs) -> tuple[str, ...]:
     """A sentence for every constant that the data do not tell. The scales A, B and K follow the exponents and are left out."""
     told, least = [], float(runs.loss.min())
+    for variable in SYMBOLS.values():
+        if constants.get(EXPONENTS[variable], 1.0) <= 0:
+            told.append(f"the loss does not fall with {variable}: {EXPONENTS[variable]} is {constants[EXPONENTS[variable]]:.3g}.")
     for name, (low, high) in intervals.items():
         if name not in SCALES.values() and high > low:
             wide = (high - low) / 2 > UNKNOWN * abs(constants[name])
@@ -181,6 +185,23 @@ def warnings(constants: dict[str, float], intervals: dict[str, tuple[float, floa
     if constants.get("E", least) < 1e-3 * least:
         told.append("the floor E went to zero: over this range the losses do not show one.")
     return tuple(told)
+
+
+def mixed(runs: Runs, variables: Sequence[str]) -> tuple[str, ...]:
+    """What else than its variable tells the losses apart that a law in one variable is fitted to: a sentence, if anything."""
+    other = {"parameters": "tokens", "tokens": "parameters"}.get(variables[0]) if len(variables) == 1 else None
+    if other is not None:
+        low, high = float(runs.column(other).min()), float(runs.column(other).max())
+        todo = "the last losses (--last)" if other == "tokens" else "the losses of one size"
+        law = f"L({SYMBOLS[variables[0]]}) takes losses of {low:.3g} to {high:.3g} {other} for equals"
+        return (f"{law}; fit it to {todo}, or fit L(N, D).",) if high > ALIKE * low else ()
+    losses = runs.loss[np.argsort(runs.flops, kind="stable")]
+    beaten = int((losses[1:] >= np.minimum.accumulate(losses)[:-1]).sum())
+    if tuple(variables) == ("flops",) and beaten:
+        return (
+            f"L(C) is a law of the best loss at each C, and {beaten} of these {len(losses)} are no lower than a cheaper one.",
+        )
+    return ()
 
 
 def _check(runs: Runs, variables: Sequence[str], terms: Terms, floor: float) -> None:

@@ -1,4 +1,5 @@
-"""How to spend a budget: the best number of parameters and tokens, with intervals, beside the laws in print.
+"""How to spend a budget: the best number of parameters and tokens, with intervals, beside the laws in print; and what changes
+where the model will also be used (Sardana 2023, arXiv:2401.00448).
 
 And why two published answers differ: Kaplan's N* ~ C^0.73 leaves embeddings out of N and C and looks at small models, which turns
 Hoffmann's law into an apparent 0.74 to 0.78 (Pearce & Song 2024, arXiv:2406.12907).
@@ -10,17 +11,17 @@ from typing import NamedTuple
 import numpy as np
 
 from refllm.lab.fit import Fit
-from refllm.lab.laws import LOSS_LAWS, LossLaw
+from refllm.lab.laws import KAPLAN_BEST, LOSS_LAWS, PF_DAY, LossLaw
 
 
 class Split(NamedTuple):
-    """A budget's best split; the intervals are 95 %, None without a bootstrap."""
+    """A budget's best split; the intervals are 95 %, None where there are none."""
 
     law: str
     flops: float
     parameters: float
     tokens: float
-    loss: float
+    loss: float | None  # None where only N is in print
     parameters_interval: tuple[float, float] | None = None
     tokens_interval: tuple[float, float] | None = None
 
@@ -29,9 +30,31 @@ class Split(NamedTuple):
         return self.tokens / self.parameters
 
 
+class Lifetime(NamedTuple):
+    """The least operations for a loss, those of inference included: 6·N·D + 2·N·inference_tokens."""
+
+    law: str
+    flops: float  # the training budget whose best loss is to be reached
+    inference_tokens: float
+    loss: float
+    parameters: float
+    tokens: float  # to train on
+    total: float  # operations of training and inference
+    total_of_best_training: float  # the same with the split that is best for training alone
+    parameters_interval: tuple[float, float] | None = None
+
+    @property
+    def saved(self) -> float:
+        """The share of all operations that looking ahead saves."""
+        return 1 - self.total / self.total_of_best_training
+
+
 def frontier(fitted: Fit, budgets: Sequence[float]) -> list[Split]:
-    """The best split of each budget by a fit of L(N, D), with intervals where it has a bootstrap."""
-    law, *others = fitted.loss_laws()
+    """The best split of each budget by a fit of L(N, D), with intervals where it has a bootstrap.
+
+    Raises ValueError for a law without a best split.
+    """
+    law, others = _laws(fitted)
     splits = []
     for C in budgets:
         split = best(law, C, "these runs")
@@ -43,8 +66,14 @@ def frontier(fitted: Fit, budgets: Sequence[float]) -> list[Split]:
 
 
 def published(budgets: Sequence[float]) -> list[Split]:
-    """The same by the laws in print, whose N and loss are those of other data and another vocabulary."""
-    return [best(law, C, name) for C in budgets for name, law in LOSS_LAWS.items()]
+    """The same by the laws in print, whose N and loss are those of other data and another vocabulary; Kaplan's N and D = C/6N
+    leave embeddings out."""
+    scale, exponent = KAPLAN_BEST
+    splits = []
+    for C in budgets:
+        N = scale * (C / PF_DAY) ** exponent
+        splits += [Split("Kaplan 2020", C, N, C / (6 * N), None), *(best(law, C, name) for name, law in LOSS_LAWS.items())]
+    return splits
 
 
 def best(law: LossLaw, C: float, name: str) -> Split:
@@ -53,10 +82,56 @@ def best(law: LossLaw, C: float, name: str) -> Split:
     return Split(name, float(C), float(N), float(D), float(law.loss(N, D)))
 
 
+def lifetimes(fitted: Fit, budgets: Sequence[float], inference_tokens: float) -> list[Lifetime]:
+    """How the loss that each training budget can buy is reached with the least operations of training and inference.
+
+    Raises ValueError for a law without a best split.
+    """
+    law, others = _laws(fitted)
+    found = []
+    for C in budgets:
+        one = lifetime(law, C, inference_tokens, "these runs")
+        if others:
+            interval = fitted.interval([lifetime(other, C, inference_tokens, "").parameters for other in others])
+            one = one._replace(parameters_interval=interval)
+        found.append(one)
+    return found
+
+
+def lifetime(law: LossLaw, C: float, inference_tokens: float, name: str) -> Lifetime:
+    """The same for one law and budget."""
+    split = best(law, C, name)
+    loss = float(law.loss(split.parameters, split.tokens))
+    N, D = law.lifetime_optimum(loss, inference_tokens)
+    total = 6 * N * D + 2 * N * inference_tokens
+    return Lifetime(name, float(C), inference_tokens, loss, N, D, total, C + 2 * split.parameters * inference_tokens)
+
+
 def parameter_exponent(fitted: Fit) -> tuple[float, tuple[float, float] | None]:
-    """a of N* ~ C^a, and its 95 % interval where the fit has a bootstrap."""
-    law, *others = fitted.loss_laws()
+    """a of N* ~ C^a, and its 95 % interval where the fit has a bootstrap. Raises ValueError for a law without a best split."""
+    law, others = _laws(fitted)
     return law.parameter_exponent, fitted.interval([other.parameter_exponent for other in others]) if others else None
+
+
+def compute_factor(fitted: Fit, share: float = 0.5) -> tuple[float, tuple[float, float] | None]:
+    """How many times the compute leaves `share` of the reducible loss at the best split, and its 95 % interval where the fit has
+    a bootstrap. Raises ValueError for a law without a best split."""
+    law, others = _laws(fitted)
+    value, *factors = (share ** (-1 / one.compute_exponent) for one in (law, *others))
+    return value, fitted.interval(factors) if factors else None
+
+
+def _laws(fitted: Fit) -> tuple[LossLaw, list[LossLaw]]:
+    """The law, and those of the bootstrap: none where more of them have no best split than an interval leaves out."""
+    law, *others = fitted.loss_laws()
+    for symbol, exponent in (("N", law.alpha), ("D", law.beta)):
+        if exponent <= 0:
+            raise ValueError(
+                f"by these runs the loss does not fall with {symbol} (its exponent is {exponent:.2g}), so no split is best; "
+                "leave out early losses (--min-tokens, --min-ratio), or train more sizes for longer."
+            )
+    falling = [other for other in others if other.alpha > 0 and other.beta > 0]
+    return law, falling if len(others) - len(falling) <= fitted.beyond * len(others) else []
 
 
 TABLES = 47491.0  # N = N_E + 47491·N_E^(1/3): what embeddings add, by Pearce & Song's regression on Hoffmann's models

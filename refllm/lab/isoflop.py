@@ -36,6 +36,15 @@ class Valley(NamedTuple):
     loss: float  # at N*
     inside: bool  # whether N* lies among the sizes: else it is extrapolated
 
+    @property
+    def tokens(self) -> float | None:
+        """D at N*, on a line in ln N between the sizes; None where N* lies beyond them."""
+        if not self.inside:
+            return None
+        order = np.argsort(self.runs.parameters, kind="stable")
+        x, y = np.log(self.runs.parameters[order]), np.log(self.runs.tokens[order])
+        return math.exp(float(np.interp(math.log(self.parameters), x, y)))
+
 
 class IsoFlop(NamedTuple):
     """All budgets together."""

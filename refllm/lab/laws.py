@@ -7,7 +7,15 @@ What is above the floor is the reducible loss. With C = 6·N·D operations to sp
 
     N* = G·(C/6)^a     D* = (C/6)^b / G     a = β/(α+β)     b = α/(α+β)     G = (αA / βB)^(1/(α+β))
 
-(their equation 4), and there the reducible loss falls as C^−γ with γ = αβ/(α+β), N's term being the share b' = β/(α+β) of it.
+(their equation 4), and there the reducible loss falls as C^−γ with γ = αβ/(α+β), N's term being the share β/(α+β) of it.
+
+A model that will also read and write S tokens in its lifetime spends 2·N·S operations on them. The least 6·N·D + 2·N·S among all
+(N, D) of one loss (Sardana 2023, arXiv:2401.00448, section 2) lies where the share q of D's term in the reducible loss satisfies
+
+    3·D·(α·(1−q) / (β·q) − 1) = S          N = (A / (1−q)r)^(1/α)          D = (B / q·r)^(1/β)          r = L − E
+
+by differentiating along the curve of equal loss, on which dln D/dln N = −αA·N^−α / βB·D^−β. The left side falls as q rises to
+α/(α+β), where it is zero: without inference it is the optimum above, and q sinks, D grows and N shrinks as S rises.
 """
 
 import math
@@ -71,10 +79,33 @@ class LossLaw(NamedTuple):
         reducible = float(self.loss(N, D) - self.E)
         return PowerLaw(self.E, math.log(reducible) + self.compute_exponent * math.log(float(C)), self.compute_exponent)
 
-    def parameter_share(self, C) -> float:
-        """The share of N's term in the reducible loss at the best split, which is β/(α+β) at every C."""
-        N, D = self.optimum(C)
-        return float((self.A / N**self.alpha) / (self.loss(N, D) - self.E))
+    def lifetime_optimum(self, loss: float, inference_tokens: float) -> tuple[float, float]:
+        """The N and D of this loss with the least operations of training and inference, 6·N·D + 2·N·inference_tokens.
+
+        Raises ValueError for a loss that is not above the floor.
+        """
+        if not loss > self.E:
+            raise ValueError(f"a loss of {loss:.4g} is not above the floor of {self.E:.4g}; no N and D reach it.")
+        r, a, b = loss - self.E, self.alpha, self.beta
+
+        def log_tokens(log_q: float) -> float:
+            return (math.log(self.B / r) - log_q) / b
+
+        def worth(log_q: float) -> float:
+            """The logarithm of the inference that a share is best for: it falls as the share rises."""
+            odds = a * -math.expm1(log_q) / (b * math.exp(log_q))
+            return math.log(3) + log_tokens(log_q) + math.log(max(odds - 1, 1e-300))
+
+        high, step = math.log(a / (a + b)), 1.0
+        if inference_tokens <= 0:
+            low = high
+        else:
+            while worth(high - step) < math.log(inference_tokens):
+                step *= 2
+            low = high - step
+        while (middle := (low + high) / 2) not in (low, high):
+            low, high = (middle, high) if worth(middle) > math.log(inference_tokens) else (low, middle)
+        return math.exp(math.log(self.A / (r * -math.expm1(low))) / a), math.exp(log_tokens(low))
 
 
 # In nats per token. N counts all parameters.
@@ -92,8 +123,8 @@ KAPLAN = {
     "tokens": PowerLaw(0.0, 0.095 * math.log(5.4e13), 0.095),
     "flops": PowerLaw(0.0, 0.050 * math.log(3.1e8 * PF_DAY), 0.050),
 }
-KAPLAN_PARAMETER_EXPONENT = 0.73  # N* ~ C^0.73
-HOFFMANN_PARAMETER_EXPONENTS = {"approach 1": 0.50, "approach 2": 0.49, "approach 3": 0.46}  # their table 2
+KAPLAN_BEST = 1.3e9, 0.73  # N* = 1.3·10⁹ · (C / PF-day)^0.73, without embeddings: their figure 14
+HOFFMANN_PARAMETER_EXPONENTS = {"approach 1": 0.50, "approach 2": 0.49, "approach 3": 0.46}  # N* ~ C^a: their table 2
 
 
 def compute_factors(share: float = 0.5) -> dict[str, float]:

@@ -8,6 +8,7 @@ import numpy as np
 INK, FAINT = "#1f2933", "#9aa5b1"
 COLORS = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b83280", "#975a16", "#2c7a7b", "#4a5568")
 MARKERS = "os^DvPX*"  # beside the colors, for print without them
+DASHES = ("-", "--", "-.", ":")  # likewise, of lines
 LABELS = {
     "parameters": "parameters N",
     "tokens": "training tokens D",
@@ -72,7 +73,7 @@ def curves(rows: Sequence[Mapping[str, Any]], x: str, unit: str) -> Any:
         mine = [row for row in rows if row["parameters"] == size]
         for j, run in enumerate(sorted({row["run"] for row in mine})):
             line = [row for row in mine if row["run"] == run]
-            style = {"color": COLORS[i % len(COLORS)], "linewidth": 1.6, "marker": "o", "markersize": 3.5}
+            style = {"color": COLORS[i % len(COLORS)], "linewidth": 1.4, "marker": MARKERS[i % len(MARKERS)], "markersize": 4}
             axes.plot([r[x] for r in line], [r["loss"] for r in line], label=f"N = {size:,}" if j == 0 else None, **style)
     logarithmic(axes)
     legend(axes)
@@ -138,20 +139,6 @@ def contours(fit: Any, runs: Any) -> Any:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_ylim(N[0], N[-1])
-    legend(axes)
-    return figure
-
-
-def valleys(found: Any, unit: str) -> Any:
-    """The parabola of every budget with its minimum."""
-    figure, axes = new_figure(LABELS["parameters"], f"loss ({unit})")
-    for i, valley in enumerate(found.valleys):
-        color = COLORS[i % len(COLORS)]
-        x = np.geomspace(valley.runs.parameters.min(), valley.runs.parameters.max(), 60)
-        axes.plot(x, np.polyval(valley.curve, np.log(x)), color=color, linewidth=1.4)
-        axes.plot(valley.runs.parameters, valley.runs.loss, linestyle="", marker="o", markersize=4, color=color)
-        axes.plot([valley.parameters], [valley.loss], marker="*", markersize=10, color=color, label=f"C = {valley.flops:.1e}")
-    axes.set_xscale("log")
     legend(axes)
     return figure
 

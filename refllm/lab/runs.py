@@ -63,7 +63,9 @@ def read_runs(path: Path | str, unit: str | None = None) -> Runs:
     if unit is not None and unit not in units:
         raise ValueError(f"--unit says {unit}, and {path} itself says {' and '.join(sorted(map(str, units)))}; leave --unit out.")
     read = {key: name for key, name in names.items() if name is not None and key != "unit"} | {"place": "place"}
-    return table(({key: row.get(name) for key, name in read.items()} for row in rows), units, str(path))
+    runs = table(({key: row.get(name) for key, name in read.items()} for row in rows), units, str(path))
+    _check_scale(runs, [f"{row['place']} of {path}" for row in rows])
+    return runs
 
 
 def table(rows: Iterable[Mapping[str, Any]], units: Iterable[str], source: str = "the table") -> Runs:
@@ -81,7 +83,6 @@ def table(rows: Iterable[Mapping[str, Any]], units: Iterable[str], source: str =
         by_flops = _given(row, "flops") and not _given(row, "tokens")
         D = _number(row, "flops", where) / (6 * N) if by_flops else _number(row, "tokens", where)
         C = _number(row, "flops", where) if _given(row, "flops") else 6 * N * D
-        _check_scale(N, D, C, where)
         name = str(row["run"] if _given(row, "run") else f"{N:g}/{row.get('seed') or 0}")
         for key, value in zip(found, (N, D, C, loss, name), strict=True):
             found[key].append(value)
@@ -185,11 +186,13 @@ def _number(row: Mapping[str, Any], key: str, where: str) -> float:
     return value
 
 
-def _check_scale(N: float, D: float, C: float, where: str) -> None:
+def _check_scale(runs: Runs, places: list[str]) -> None:
     """Raise ValueError for numbers that cannot be parameters, tokens and operations counted one by one."""
-    for name, value in (("parameters", N), ("tokens", D)):
-        if value < 1:
-            raise ValueError(f"{where} has {value:.3g} {name}; count them one by one, not in millions or billions.")
-    if not 1 / LIKELY < C / (6 * N * D) < LIKELY:
-        ratio = f"{where} has flops that are {C / (6 * N * D):.2g} times 6·N·D"
-        raise ValueError(f"{ratio}; count parameters, tokens and operations one by one, not in millions or petaFLOPs.")
+    for name in ("parameters", "tokens"):
+        for place, value in zip(places, runs.column(name), strict=True):
+            if value < 1:
+                raise ValueError(f"{place} has {value:.3g} {name}; count them one by one, not in millions or billions.")
+    for place, ratio in zip(places, runs.flops / (6 * runs.parameters * runs.tokens), strict=True):
+        if not 1 / LIKELY < ratio < LIKELY:
+            said = f"{place} has flops that are {ratio:.2g} times 6·N·D"
+            raise ValueError(f"{said}; count parameters, tokens and operations one by one, not in millions or petaFLOPs.")

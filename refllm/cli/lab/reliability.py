@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from refllm.cli.lab.fit import AsJson, Out, Seed, keep, table_of
+from refllm.cli.lab.common import keep, table_of
+from refllm.cli.lab.options import AsJson, Out, Seed
 
 File = Annotated[
     Path,

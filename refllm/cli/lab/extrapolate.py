@@ -1,0 +1,77 @@
+"""Laws judged at runs that they have not seen: `refllm lab extrapolate`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from refllm.cli.lab.common import chosen, console_of, json_of, keep, positive, say_where, table_of, variables_of
+from refllm.cli.lab.options import AsJson, Delta, File, Last, Law, MinRatio, MinTokens, Out, Unit
+
+if TYPE_CHECKING:
+    from refllm.lab.extrapolate import Choice
+
+ROWS = 24  # a printed table holds
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(extrapolate)
+
+
+def extrapolate(
+    file: File,
+    law: Law = "N",
+    by: Annotated[
+        str, typer.Option("--by", help="parameters, tokens or flops: whose largest values are held out.")
+    ] = "parameters",
+    largest: Annotated[int, typer.Option("--largest", min=1, help="How many of its values.")] = 1,
+    unit: Unit = None,
+    min_tokens: MinTokens = 0.0,
+    min_ratio: MinRatio = 0.0,
+    last: Last = False,
+    delta: Delta = 1e-3,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit to the smaller runs and predict the largest; choose between a law with a floor and one without by that."""
+    from refllm.lab import budget_plots
+    from refllm.lab.extrapolate import choose
+
+    variables = variables_of(law)
+    if by not in ("parameters", "tokens", "flops"):
+        raise ValueError(f"--by {by!r} is neither parameters, tokens nor flops.")
+    positive("--delta", [delta])
+    runs = chosen(file, unit, min_tokens, min_ratio, last)
+    found = choose(runs, variables, by=by, largest=largest, delta=delta)
+    rows, rms = compared(found), {name: one.rms for name, one in found.laws.items()}
+    better = "with a floor" if found.floor else "no floor"
+    about = {"rows": rows, "rms": rms, "better": better, "unit": runs.unit}
+    figures = {"errors": lambda: budget_plots.extrapolation(found, variables, runs.unit)}
+    keep(out, f"extrapolate-{law}", about, figures, {"predictions": rows})
+    if as_json:
+        print(json_of(about))
+        return
+    console = console_of()
+    printed = [{name: v for name, v in row.items() if name not in ("run", "flops")} for row in rows]
+    thinned = printed[:: -(-len(printed) // ROWS)]
+    title = f"L({', '.join(law)}) of the smaller runs at those with the largest {by}; losses in {runs.unit}"
+    table_of([row | {"error": f"{100 * row['error']:+.2f} %"} for row in thinned], title, console)
+    told = ", ".join(f"{100 * value:.2f} % ({name})" for name, value in rms.items())
+    console.print(f"Root mean square of the errors: {told}.")
+    if len(rms) == 1:
+        console.print("The smaller runs are too few for a law with a floor.", style="yellow")
+    else:
+        console.print(f"The law {'with a floor' if found.floor else 'without a floor'} predicts better.")
+    say_where(out, console)
+
+
+def compared(found: "Choice") -> list[dict[str, Any]]:
+    """Every held-out loss beside each law's prediction."""
+    rows = []
+    for name, one in found.laws.items():
+        kept = one.held_out
+        columns = (kept.run, kept.parameters, kept.tokens, kept.flops, kept.loss, one.predicted, one.errors)
+        names = ("run", "parameters", "tokens", "flops", "measured", "predicted", "error")
+        for values in zip(*(column.tolist() for column in columns), strict=True):
+            rows.append({"law": name} | dict(zip(names, values, strict=True)))
+    return rows
