@@ -1,12 +1,20 @@
 """Models of many sizes on one text."""
 
 import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from refllm.lab import sweep
 from refllm.lab.experiment import conduct
+from refllm.lab.pool import each
 from refllm.lab.runs import read_runs
 from refllm.models import accounting, llama
 
@@ -39,7 +47,7 @@ def text(tmp_path_factory):
 @pytest.fixture(scope="module")
 def conducted(tmp_path_factory, text):
     folder = tmp_path_factory.mktemp("lab")
-    settings = sweep.Settings(**{**vars(TINY), "text": text})
+    settings = replace(TINY, text=text)
     return conduct(sweep, settings, folder, report=silent), folder / "sweep", settings
 
 
@@ -97,6 +105,94 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(conducted, tmp_path, text
     again = conduct(sweep, settings, place.parent, report=silent)
     assert kept.stat().st_mtime_ns == before
     assert again["tables"]["runs"] == result["tables"]["runs"]
+
+
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+from refllm.lab import sweep
+from refllm.lab.board import watching
+from refllm.lab.experiment import conduct
+
+told = []
+
+def dying(line):
+    told.append(line)
+    if len(told) == 2:  # the rates are found, and one model is there
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    with watching():
+        conduct(sweep, SETTINGS, Path(sys.argv[1]), 2, dying)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_sweep_that_is_killed_between_tasks_goes_on_and_finds_the_same(conducted, tmp_path):
+    _, place, settings = conducted
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM.replace("SETTINGS", f"sweep.{settings!r}"))
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, program, tmp_path / "lab"], env=env, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    models = tmp_path / "lab" / "sweep" / "models"
+    kept = {path: path.stat().st_mtime_ns for path in models.glob("*.json")}
+    assert 1 <= len(kept) < 3
+    assert not (tmp_path / "lab" / "sweep" / "results.json").exists()
+    conduct(sweep, settings, tmp_path / "lab", report=silent)
+    assert (tmp_path / "lab" / "sweep" / "runs.csv").read_bytes() == (place / "runs.csv").read_bytes()
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept  # what was done was not done again
+    assert {path.suffix for path in (tmp_path / "lab").rglob("*.*")} == {".json", ".csv", ".png", ".svg"}
+
+
+def test_a_sweep_judges_branches_where_it_cools(conducted, tmp_path, text):
+    settings = replace(conducted[2], widths=(4,), seeds=1, cooldown=0.25)
+    rows = conduct(sweep, settings, tmp_path, report=silent)["tables"]["runs"]
+    plain = [row for row in conducted[0]["tables"]["runs"] if row["run"] == "d4-seed0"]
+    assert [row["flops"] for row in rows] == [row["flops"] for row in plain]
+    for row, model in zip(rows, snapshot_losses(settings, rows[0]["learning_rate"]), strict=True):
+        assert {name: row[name] for name in model} == model
+        assert len(set(model.values())) == 3
+
+
+def snapshot_losses(settings, rate):
+    """The losses of every snapshot of the first model, by the trainer itself."""
+    text = sweep.corpus.load(settings.text)
+    windows = sweep.corpus.evaluation(text.held_out, count=settings.windows, context=settings.context)
+    config = sweep.config_of(4, text.vocab_size, settings.context)
+    training = sweep.training_of(sweep.Task(4, 0, rate, settings.steps, settings))
+    sizes = {"batch": settings.batch, "context": settings.context}
+    options = {"gain": settings.gain, "cooldown": settings.cooldown}
+    with threadpoolctl.threadpool_limits(1):  # as in a pool: more threads add up in another order
+        models = sweep.learn(
+            "llama", config, training, lambda k: sweep.corpus.batch(text.train, 0, k, **sizes), (12, 17, 24), **options
+        )
+        for model in models:
+            weights = {"loss": model.cooled, "averaged_loss": model.averaged, "last_weights_loss": model.raw}
+            yield {name: sweep.loss_of(params, config, windows) for name, params in weights.items()}
+
+
+def test_a_tasks_cost_grows_with_its_steps_and_its_arithmetic():
+    small, long, wide = (
+        sweep.cost(sweep.Task(d, 0, 0.0, steps, sweep.Settings())) for d, steps in ((12, 100), (12, 300), (96, 100))
+    )
+    assert long == pytest.approx(3 * small)
+    assert 5 < wide / small < 10  # 84.8 s to 11.8 s, as the default sweep took on two cores of an AMD EPYC
+
+
+def test_tasks_costs_are_their_own_and_foretell_what_follows_the_search(tmp_path, text, monkeypatch):
+    opened = []
+
+    def recorded(function, tasks, workers, folder, executor, *, costs, later=0.0):
+        opened.append((costs == [sweep.cost(task) for _, task in tasks], later, sum(costs)))
+        yield from each(function, tasks, workers, folder, executor)
+
+    monkeypatch.setattr(sweep, "each", recorded)
+    conduct(sweep, replace(TINY, text=text), tmp_path, report=silent)
+    (own, later, _), (owned, nothing, models) = opened
+    assert own
+    assert owned
+    assert (later, nothing) == (models, 0)
 
 
 def test_rates_follow_a_power_law_through_the_two_widths():
