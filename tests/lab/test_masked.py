@@ -34,6 +34,25 @@ def test_probabilities_of_the_next_letter_sum_to_one_over_all_texts_trained_or_n
         assert row["autoregressive"] == pytest.approx(1, abs=1e-12)
 
 
+def test_beside_both_models_stands_the_language_itself(result):
+    for row in result["tables"]["sums"]:
+        assert row["texts"] == 4 ** row["length"]
+        assert row["language"] == pytest.approx(np.exp(toy_language.pseudo_log_likelihood(row["length"])).sum())
+    assert result["tables"]["sums"][1]["language"] == pytest.approx(2.92)  # Σ A², as rows and columns of A sum to one
+
+
+def test_models_are_made_and_trained_as_the_settings_say(monkeypatch):
+    recipes, untrained = [], toy_models.Recipe(3, 8, 1, 2, 1e-3, 0)
+
+    def train(recipe):
+        recipes.append(recipe)
+        return toy_models.train_autoregressive(untrained)
+
+    monkeypatch.setitem(masked.KINDS, "autoregressive", masked.Kind(train, toy_models.log_likelihood))
+    masked.judged(("autoregressive", masked.Settings(longest=3, width=10, steps=7, batch=5, rate=0.25, seed=9)))
+    assert recipes == [toy_models.Recipe(longest=3, width=10, steps=7, batch=5, rate=0.25, seed=9)]
+
+
 def test_guesses_of_one_hidden_letter_sum_to_one_where_there_is_no_other(result):
     assert result["tables"]["sums"][0]["masked"] == pytest.approx(1, abs=1e-12)
 
@@ -117,7 +136,9 @@ def test_the_claim_is_judged_by_sums_passes_and_refusal(result, table, row, chan
     for sums in found["tables"]["sums"][1:]:
         sums["masked"] = 2.0
     found["tables"][table][row] |= change
-    assert masked.CLAIMS[0].judge({"masked": found}).verdict == verdict
+    finding = masked.CLAIMS[0].judge({"masked": found})
+    assert finding.verdict == verdict
+    assert (finding.value, finding.unit) == (found["tables"]["sums"][-1]["masked"], "sum of exp(PLL)")
 
 
 @pytest.mark.parametrize("longest", [1, 10])
