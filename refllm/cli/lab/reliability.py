@@ -1,12 +1,11 @@
 """How errors compound, why there are any, and what more attempts buy: `refllm lab yield`, `abc` and `passk`."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from refllm.cli.lab.common import keep, table_of
+from refllm.cli.lab.common import console_of, json_of, keep, say_where, table_of
 from refllm.cli.lab.options import AsJson, Out, Seed
 
 File = Annotated[
@@ -25,11 +24,9 @@ def add_to(app: typer.Typer) -> None:
 
 def yield_(file: File, permutations: Permutations = 500, seed: Seed = 0, out: Out = None, as_json: AsJson = False) -> None:
     """Compare exact match at every length with p^n, the product by position and a law where items differ."""
-    from rich.console import Console
-
-    from refllm.lab import plots
+    from refllm.lab import reliability_plots
     from refllm.lab.outcomes import read_outcomes
-    from refllm.lab.yields import curve, length_at
+    from refllm.lab.yields import curve, largest, length_at
 
     found = read_outcomes(file)
     c = curve(found.right, permutations, seed)
@@ -39,33 +36,41 @@ def yield_(file: File, permutations: Permutations = 500, seed: Seed = 0, out: Ou
         | {"items differ": float(c.spread[n]), "low": float(c.low[n]), "high": float(c.high[n])}
         for n in range(len(c.measured))
     ]
-    about = {"accuracy": p, "p_value": c.p_value, "half_yield_length": min(length_at(0.5, p), 1e12), "rows": rows}
-    keep(out, "yield", about, {"curve": lambda: plots.yield_curves([(f"{len(found.right):,} items", rows)])})
+    off = {
+        name: dict(zip(("value", "low", "high"), largest(c.measured - law, error), strict=True))
+        for name, law, error in (("p^n", c.power, c.power_error), ("product", c.product, c.product_error))
+    }
+    about = {"accuracy": p, "p_value": c.p_value, "half_yield_length": min(length_at(0.5, p), 1e12), "off": off, "rows": rows}
+    figures = {"curve": lambda: reliability_plots.yield_curves([(f"{len(found.right):,} items", rows)])}
+    keep(out, "yield", about, figures, {"curve": rows})
     if as_json:
-        print(json.dumps(about))
+        print(json_of(about))
         return
-    console = Console(highlight=False)
+    console = console_of()
     table_of(rows if len(rows) <= 24 else rows[:: -(-len(rows) // 24)], "share of items without an error so far", console)
     console.print(
         f"Each step is right in {100 * p:.2f} %; by p^n half of the items would last {about['half_yield_length']:.4g} steps."
     )
     said = "cannot be told from" if c.p_value > 0.05 else "differs from"
     console.print(f"The last {said} steps that fail independently (p = {c.p_value:.3f}; low and high hold 95 % of such).")
+    for name, of in off.items():
+        console.print(f"At most {of['value']:.4f} off {name} (95 %: {of['low']:.4f} … {of['high']:.4f}).")
+    say_where(out, console)
 
 
-def abc(file: File, permutations: Permutations = 300, seed: Seed = 0, as_json: AsJson = False) -> None:
+def abc(file: File, permutations: Permutations = 300, seed: Seed = 0, out: Out = None, as_json: AsJson = False) -> None:
     """Tell random noise (A), scattered hard steps (B) and missing skills (C) apart."""
-    from rich.console import Console
-
-    from refllm.lab.battery import battery
+    from refllm.lab import reliability_plots
+    from refllm.lab.battery import battery, concentration
     from refllm.lab.outcomes import read_outcomes
 
     found = read_outcomes(file)
-    tests = battery(found.several(16, seed), found.features, permutations, seed)
+    attempts = found.several(16, seed)
+    tests = battery(attempts, found.features, permutations, seed)
+    crowd = None if found.features is None else concentration((~attempts).sum(axis=0), found.features, permutations, seed)
     about = tests._asdict() | {"causes": tests.causes}
-    if as_json:
-        print(json.dumps(about))
-        return
+    if crowd is not None:
+        about |= {"concentration": crowd.top, "concentration_p": crowd.p_value}
     rows: list[dict[str, Any]] = [
         {"test": "product law", "measured": f"EM {tests.exact_match:.3f}, Π q {tests.product:.3f}", "p": tests.product_p},
         {"test": "errors crowd in items", "measured": f"φ = {tests.dispersion:.2f}", "p": tests.dispersion_p},
@@ -74,7 +79,14 @@ def abc(file: File, permutations: Permutations = 300, seed: Seed = 0, as_json: A
         {"test": "B  hard steps", "measured": f"{100 * tests.hard:.0f} % of the errors", "p": None},
         {"test": "C  missing skills", "measured": f"{100 * tests.missing:.0f} % of the errors", "p": None},
     ]
-    console = Console(highlight=False)
+    if crowd is not None:
+        said = f"{100 * crowd.top:.0f} % in the worst 1 % of them"
+        rows.insert(3, {"test": "errors crowd in features", "measured": said, "p": crowd.p_value})
+    keep(out, "abc", about, {"causes": lambda: reliability_plots.causes(tests, crowd)}, {"tests": rows})
+    if as_json:
+        print(json_of(about))
+        return
+    console = console_of()
     table_of(rows, f"why {len(found.right):,} items of {found.right.shape[1]} steps go wrong", console)
     console.print(f"The cause: {tests.causes or 'no errors'}.")
     if tests.features:
@@ -82,30 +94,49 @@ def abc(file: File, permutations: Permutations = 300, seed: Seed = 0, as_json: A
         console.print(f"Features that are missing: {named}")
     if found.features is None:
         console.print("Without features C cannot be told from B.", style="yellow")
+    say_where(out, console)
 
 
 def passk(
     file: File,
     ks: Annotated[list[int] | None, typer.Option("--k", min=1, help="Attempts; several may be given.")] = None,
+    training_flops: Annotated[
+        float | None, typer.Option("--training-flops", min=0, help="What training cost; adds a column of total FLOPs.")
+    ] = None,
+    flops_per_attempt: Annotated[float | None, typer.Option("--flops-per-attempt", min=0, help="What one attempt costs.")] = None,
+    questions: Annotated[
+        int | None, typer.Option("--questions", min=1, help="Asked in all; as many as the file has.", show_default=False)
+    ] = None,
+    seed: Seed = 0,
+    out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell how often one of k attempts is right, and how often it would be if all items were equally hard."""
-    from rich.console import Console
-
+    """Tell how often one of k attempts is right, their majority and the best scored, and what they cost."""
+    from refllm.lab import reliability_plots
     from refllm.lab.outcomes import read_outcomes
-    from refllm.lab.passk import estimated, exact, homogeneous
+    from refllm.lab.passk import rows as reached
+    from refllm.lab.passk import tail, total_flops
 
-    found, asked = read_outcomes(file), ks or [1, 4, 16, 64, 256]
-    p = found.item_probability()
-    if found.probability is None and found.attempts is not None:
-        n, right = len(found.attempts), found.attempts.all(axis=2).sum(axis=0)
-        asked = ks or [k for k in asked if k <= n]
-        values = [estimated(right, n, k) for k in asked]
-    else:
-        values = exact(p, asked).tolist()
-    equal = homogeneous(p, asked).tolist()
-    rows = [{"k": k, "pass@k": v, "if all items were alike": e} for k, v, e in zip(asked, values, equal, strict=True)]
+    found = read_outcomes(file)
+    rows, items = reached(found, ks or (), seed), len(found.right)
+    if training_flops is not None or flops_per_attempt is not None:
+        cost, asked = (float(training_flops or 0), float(flops_per_attempt or 0), 1), questions or items
+        rows = [row | {"total FLOPs": float(total_flops(*cost, row["k"], asked))} for row in rows]
+    elif questions is not None:
+        raise ValueError("--questions says nothing without --training-flops or --flops-per-attempt; give what an attempt costs.")
+    law = tail([row["k"] for row in rows], [row["pass@k"] for row in rows])
+    about = {"rows": rows, "tail": law and law._asdict()}
+    keep(out, "passk", about, {"attempts": lambda: reliability_plots.attempts(rows, law)}, {"attempts": rows})
     if as_json:
-        print(json.dumps({"rows": rows}))
+        print(json_of(about))
         return
-    table_of(rows, f"one of k attempts is right, {len(p):,} items", Console(highlight=False))
+    console = console_of()
+    how = "exact" if found.probability is not None else "estimated"
+    table_of(rows, f"{how} pass@k of {items:,} items", console)
+    if law is not None and law.power_law:
+        console.print(
+            f"−ln pass@k ~ k^−{law.exponent:.3f}, a power law but for {100 * law.error:.0f} % (rms): some items are ever so hard."
+        )
+    elif law is not None:
+        console.print("−ln pass@k falls faster than by a power law, as it does where items are alike.")
+    say_where(out, console)
