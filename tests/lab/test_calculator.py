@@ -16,10 +16,13 @@ def test_the_tool_adds_and_subtracts_modulo_100(a, plus, b):
 
 
 @pytest.mark.parametrize("place", range(5))
-def test_the_tool_knows_no_call_with_a_wrong_token(place):
+@pytest.mark.parametrize("token", [-1, 7, PLUS, START])  # −1: what is drawn where logits are no numbers
+def test_the_tool_knows_no_call_with_a_wrong_token(place, token):
     call = np.array([[1, 2, PLUS, 3, 4]])
-    call[0, place] = START if place != 2 else 7
-    assert calculator.calculate(call) == (np.array([0]), np.array([False]))
+    call[0, place] = token
+    _, is_call = calculator.calculate(call)
+    assert is_call.tolist() == [token == 7 if place != 2 else token == PLUS]
+    assert is_call.all() or calculator.calculate(call)[0].tolist() == [0]
 
 
 def test_a_transcript_shows_the_task_and_every_call_with_its_result():
@@ -34,3 +37,9 @@ def test_a_transcript_shows_the_task_and_every_call_with_its_result():
         assert row[21:] == [c // 10, c % 10]
     assert calculator.task(2).answers == (9, 10, 11, 12, 13, 16, 17, 18, 19, 20)
     assert {row[2] for row in items.tokens.tolist()} == {PLUS, MINUS}
+    assert items.features.tolist() == [[0] * 5 + [1] * 5] * 50
+
+
+def test_tasks_hold_every_digit_at_every_place():
+    tokens = calculator.task(2).items(400).tokens
+    assert all(set(tokens[:, place].tolist()) == set(range(10)) for place in (0, 1, 3, 4, 6, 7))

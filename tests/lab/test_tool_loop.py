@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from refllm.array_api import generator
 from refllm.lab import calculator, tool_loop
 from refllm.lab.calculator import PLUS, START
 from refllm.models import architecture
@@ -95,13 +96,18 @@ def test_the_writer_reads_what_was_called_and_answered():
     assert len(writer.read) == 4  # nobody reads the last result
     transcript = np.concatenate([found, *(part for pair in writer.read for part in pair)], axis=1)
     np.testing.assert_array_equal(transcript, calculator.task(5).items(4).tokens[:, : transcript.shape[1]])
+    other = Scripted(found, off_by_one)
+    tool_loop.loop(other, found, tool_loop.HELPS[tool_loop.ALONE], 1)
+    calls, results = other.read[2]
+    assert (calls[1].tolist(), results[1].tolist()) == ([0, 0, PLUS, 0, 0], [0, 0])  # wrong ones too
 
 
 def test_starting_again_keeps_the_runs_that_end_right():
-    a, b = (np.array(rows, dtype=bool) for rows in ([[1, 1], [1, 0], [0, 0]], [[0, 0], [0, 1], [0, 0]]))
-    found = tool_loop.start_again([tool_loop.Run(a, 6), tool_loop.Run(b, 6)])
-    assert found.right.tolist() == [[True, True], [True, True], [False, False]]
-    assert found.calls == 6 + 2 * 2
+    ends = ([[1, 1], [1, 0], [0, 0]], [[0, 0], [0, 1], [0, 0]], [[0, 0], [1, 0], [1, 0]])
+    runs = [tool_loop.Run(np.array(rows, dtype=bool), 6) for rows in ends]
+    found = tool_loop.start_again(runs)
+    assert found.right.tolist() == [[True, True], [True, True], [True, False]]
+    assert found.calls == 2 * (3 + 2 + 1)
 
 
 def test_predictions_are_products():
@@ -116,8 +122,15 @@ def test_a_model_writes_calls_by_its_own_probabilities_however_often_it_is_asked
     config = architecture("gpt2").Config(13, 8, 1, 2, 40, 16)
     model, found = Model.initialise("gpt2", config, 0, "numpy"), prompts(3, 2)
     model = Model(model.architecture, config, {name: 8 * p if p.ndim == 2 else p for name, p in model.params.items()})
-    one, two = tool_loop.ModelWriter(model, found, 0), tool_loop.ModelWriter(model, found, 0)
+    one, two = tool_loop.ModelWriter(model, found, 5), tool_loop.ModelWriter(model, found, 5)
     first = one.propose()
+    draws, read = generator(5, "agent"), found.astype(np.int32)
+    for _ in range(5):
+        logits = np.asarray(model.logits(read)[:, -1], dtype=float)
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        below = np.cumsum(p / p.sum(axis=1, keepdims=True), axis=1) <= draws.random(3)[:, None]
+        read = np.concatenate([read, below.sum(axis=1, keepdims=True).astype(np.int32)], axis=1)
+    np.testing.assert_array_equal(first, read[:, found.shape[1] :])
     np.testing.assert_array_equal(first, two.propose())
     assert (one.propose() != first).any()
     results = calculator.two_digits(np.array([1, 22, 93]))
