@@ -28,7 +28,7 @@ GUESS = 1 / 16  # facts have one of 16 values
 
 @dataclass(frozen=True)
 class Settings:
-    """The sizes and how long they learn. The defaults take a minute and a half on two cores.
+    """The sizes and how long they learn. The defaults take half a minute on two cores.
 
     zipf: the exponent of how often facts come    steps: updates of `batch` sequences of eight facts each
     """
@@ -40,6 +40,12 @@ class Settings:
     items: int = 3000
     seed: int = 0
     executor: str = "processes"
+
+    def __post_init__(self) -> None:
+        if len(set(self.widths)) < 2:
+            raise ValueError(f"widths={self.widths} tell nothing of scale; ask for two at least.")
+        if self.zipf <= 0:
+            raise ValueError(f"zipf={self.zipf} must lie above 0, or no fact is rarer than another.")
 
 
 QUICK = Settings(widths=(6, 8, 12, 16), steps=600, items=1500)
@@ -134,13 +140,15 @@ def figures(result: Result) -> dict[str, Any]:
     for i, size in enumerate(result["tables"]["sizes"]):
         rows, color = [r for r in result["tables"]["recall"] if r["width"] == size["width"]], plots.COLORS[i % len(plots.COLORS)]
         x = [row["seen"] for row in rows]
-        left.fill_between(x, [r["low"] for r in rows], [r["high"] for r in rows], color=color, alpha=0.15, linewidth=0)
-        left.plot(x, [r["recall"] for r in rows], marker="o", markersize=3.5, color=color, label=f"N = {size['parameters']:,}")
-    left.axhline(result["numbers"]["guess"], linestyle=":", color=plots.INK)
+        left.fill_between(x, [r["low"] for r in rows], [r["high"] for r in rows], color=color, alpha=0.1, linewidth=0)
+        marker, label = plots.MARKERS[i % len(plots.MARKERS)], f"N = {size['parameters']:,}"
+        left.plot(x, [r["recall"] for r in rows], marker=marker, markersize=4, color=color, label=label)
+    left.axhline(result["numbers"]["guess"], linestyle=":", color=plots.INK, label="a guess")
     N = [size["parameters"] for size in result["tables"]["sizes"]]
     lines = (("recall_in_text", "as they come"), ("recall_of_all", "all alike"), ("rarest_quarter", "the rarest quarter"))
     for i, (column, label) in enumerate(lines):
-        right.plot(N, [size[column] for size in result["tables"]["sizes"]], marker="o", color=plots.COLORS[i], label=label)
+        shares = [size[column] for size in result["tables"]["sizes"]]
+        right.plot(N, shares, marker=plots.MARKERS[i], color=plots.COLORS[i], label=label)
     right.set_xlabel(plots.LABELS["parameters"], color=plots.INK)
     for axes in (left, right):
         axes.set_ylim(-0.03, 1.03)

@@ -80,3 +80,9 @@ def result(shares, reach=0.02):
 )
 def test_recall_of_what_is_rare_must_rise(shares, verdict):
     assert rare.judge_rare(result(shares)).verdict == verdict
+
+
+@pytest.mark.parametrize(("setting", "says"), [({"widths": (8, 8)}, "nothing of scale"), ({"zipf": 0.0}, "no fact is rarer")])
+def test_settings_that_leave_nothing_to_measure_are_refused(setting, says):
+    with pytest.raises(ValueError, match=says):
+        rare.Settings(**setting)
