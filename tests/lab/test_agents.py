@@ -80,7 +80,7 @@ def ends(*models):
     rows = []
     for i, (p, success, product) in enumerate(models):
         alone = {"success": success, "low": success - 0.02, "high": success + 0.02, "predicted": product}
-        others = [{"help": help, "success": 0.97} for help in ORDER[1:]]
+        others = [{"help": help, "success": 0.97 - 0.1 * i} for help in ORDER[1:]]
         rows += [{"updates": i, "step_success": p} | row for row in ({"help": "alone"} | alone, *others)]
     return {"agents": {"tables": {"ends": rows}, "numbers": {"steps": 12}}}
 
@@ -90,6 +90,7 @@ def ends(*models):
     [
         ([(0.9, 0.3, 0.28), (0.99, 0.89, 0.886)], HOLDS),
         ([(0.9, 0.3, 0.28), (0.999, 0.988, 0.988)], HOLDS),  # too few errors to compound in the second
+        ([(0.6, 0.02, 0.001), (0.9, 0.3, 0.28), (0.99, 0.89, 0.886)], HOLDS),
         ([(0.999, 0.988, 0.988)], UNDECIDABLE),
         ([(0.9, 0.3, 0.28), (0.99, 0.85, 0.886)], UNDECIDABLE),
         ([(0.9, 0.3, 0.28), (0.99, 0.80, 0.886)], FAILS),
@@ -102,6 +103,8 @@ def test_success_must_follow_the_product_at_every_reliability(models, verdict):
     assert finding.verdict == verdict
     shown = min(models, key=lambda model: abs(model[1] - 0.5))
     assert finding.value == shown[1]
+    helped = 97 - 10 * models.index(shown)
+    assert f"with retry {helped} %, check {helped} %, start again {helped} %" in finding.why
     assert finding.unit == f"success after 12 steps at p = {shown[0]:.3f}"
     assert all(f"{p:.3f} → {success:.3f} ({product:.3f})" in finding.why for p, success, product in models)
 

@@ -26,6 +26,7 @@ def test_a_period_must_come_three_times_and_last():
     unit = np.arange(12)
     assert repetition.loops(np.tile(unit, 3))
     assert not repetition.loops(np.tile(unit, 3)[1:])  # one short of three
+    assert repetition.loops(np.tile(np.arange(repetition.PERIODS), 3))
     assert not repetition.loops(np.zeros(repetition.SPAN - 1))
     assert not repetition.loops(np.concatenate([np.zeros(50), np.arange(30)]))
     assert not repetition.loops(np.tile(np.arange(repetition.PERIODS + 1), 4))
