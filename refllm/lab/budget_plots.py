@@ -18,32 +18,33 @@ from refllm.lab.runs import Runs
 def power_of_ten(value: float) -> str:
     """1.5·10¹¹ as matplotlib sets it."""
     power = math.floor(math.log10(value))
-    return rf"${value / 10**power:.3g}\cdot10^{{{power}}}$"
+    leading = f"{value / 10**power:.3g}"
+    return rf"${'' if leading == '1' else leading + chr(92) + 'cdot'}10^{{{power}}}$"
 
 
 def valleys(found: IsoFlop, unit: str) -> Any:
-    """The losses of every budget with their parabola and its minimum, a hollow one where it is beyond the sizes; beside them the
-    law of the minima."""
+    """The losses of every budget with their parabola and its minimum; beside them the law of the minima, a hollow one being
+    beyond the sizes and out of the law."""
     figure, (curves, line) = new_figure(LABELS["parameters"], f"loss ({unit})", panels=2)
     for i, valley in enumerate(found.valleys):
         color, N = COLORS[i % len(COLORS)], valley.runs.parameters
         x = np.geomspace(N.min(), N.max(), 60)
-        curves.plot(x, np.polyval(valley.curve, np.log(x)), color=color, linewidth=1.3)
-        style = {"marker": MARKERS[i % len(MARKERS)], "markersize": 4, "color": color, "linestyle": ""}
-        curves.plot(N, valley.runs.loss, label=f"C = {power_of_ten(valley.flops)}", **style)
-        minimum = {"marker": "*", "markersize": 11, "color": INK, "markerfacecolor": color if valley.inside else "none"}
-        for axes, at in ((curves, (valley.parameters, valley.loss)), (line, (valley.flops, valley.parameters))):
-            if valley.inside or axes is line:
-                axes.plot(*([v] for v in at), linestyle="", **minimum)
+        y = np.polyval(valley.curve, np.log(x))
+        curves.plot(x, y, color=color, linewidth=1.2)
+        curves.plot(N, valley.runs.loss, linestyle="", marker=MARKERS[i % len(MARKERS)], markersize=4, color=color)
+        curves.annotate(power_of_ten(valley.flops), (x[-1], y[-1]), (3, 3), textcoords="offset points", fontsize=8, color=INK)
+        star = {"linestyle": "", "marker": "*", "markersize": 11, "color": INK}
+        if valley.inside:
+            curves.plot([valley.parameters], [valley.loss], markerfacecolor=color, **star)
+        line.plot([valley.flops], [valley.parameters], markerfacecolor=color if valley.inside else "none", **star)
     C = np.array([valley.flops for valley in found.valleys])
     line.plot(C, [found.best(c) for c in C], color=INK, linewidth=1.2, label=f"N* ~ C$^{{{found.exponent:.3f}}}$")
     line.set_xlabel(LABELS["flops"], color=INK)
     line.set_ylabel("best parameters N*", color=INK)
-    curves.margins(y=0.12)
+    curves.set_title("one curve a budget C (FLOPs)", fontsize=10, color=INK)
+    curves.margins(0.12)
     logarithmic(curves)
-    logarithmic(line, y=False)
-    line.set_yscale("log")
-    legend(curves, ncols=2)
+    logarithmic(line)
     legend(line)
     return figure
 
@@ -57,14 +58,15 @@ def frontier(fitted: Fit, runs: Runs, budgets: Sequence[float]) -> Any:
     theirs = published(C.tolist())
     for axes, which, own in zip(panels, ("parameters", "tokens"), (runs.parameters, runs.tokens), strict=True):
         i = ("parameters", "tokens").index(which)
-        axes.plot(mine, own, linestyle="", marker=".", markersize=3, color=FAINT, label="runs")
+        axes.plot(mine, own, linestyle="", marker=".", markersize=3, color=FAINT, label="losses measured")
         usable = [other.optimum(C)[i] for other in others if other.alpha > 0 and other.beta > 0]
         if usable:
             axes.fill_between(C, *spread(np.stack(usable), fitted.beyond), color=COLORS[0], alpha=0.2, linewidth=0)
-        axes.plot(C, law.optimum(C)[i], color=COLORS[0], linewidth=2, label="these runs")
+        axes.plot(C, law.optimum(C)[i], color=COLORS[0], linewidth=4, alpha=0.45, label="the law of these runs")
         for k, name in enumerate(dict.fromkeys(split.law for split in theirs)):
             values = [getattr(split, which) for split in theirs if split.law == name]
-            axes.plot(C, values, color=COLORS[k + 1], linestyle=DASHES[(k + 1) % len(DASHES)], linewidth=1.2, label=name)
+            dash = (*DASHES[1:], (0, (6, 1, 1, 1, 1, 1)))[k]
+            axes.plot(C, values, color=(INK, *COLORS[1:])[k], linestyle=dash, linewidth=1.3, label=name)
         axes.set_ylabel(f"best {LABELS[which]}", color=INK)
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -98,24 +100,32 @@ def lifetimes(fitted: Fit, budgets: Sequence[float], inference_tokens: float, un
     logarithmic(loss)
     size.set_xscale("log")
     size.set_yscale("log")
-    legend(loss)
+    legend(loss, loc="lower left")
     legend(size)
     return figure
 
 
-def extrapolation(found: Choice, variables: Sequence[str], unit: str) -> Any:
-    """The held-out losses with each law's predictions, and their errors."""
-    held_out = found.without.held_out
-    x = variables[0] if len(variables) == 1 else "tokens" if len(np.unique(held_out.tokens)) > 1 else "parameters"
-    figure, (losses, errors) = new_figure(LABELS[x], f"loss ({unit})", panels=2)
+def extrapolation(found: Choice, runs: Runs, variables: Sequence[str]) -> Any:
+    """Each law's predictions of the held-out losses, and their errors. A law in one variable is drawn with the losses that it
+    was fitted to."""
+    held_out, alone = found.without.held_out, len(variables) == 1
+    x = variables[0] if alone else "tokens" if len(np.unique(held_out.tokens)) > 1 else "parameters"
+    figure, (losses, errors) = new_figure(LABELS[x], f"loss ({runs.unit})", panels=2)
     at = held_out.column(x)
     order = np.argsort(at, kind="stable")
-    losses.plot(at, held_out.loss, linestyle="", marker="o", markersize=5, color=INK, label="measured")
+    if alone:
+        losses.plot(runs.column(x), runs.loss, linestyle="", marker="o", markersize=4, color=INK, label="fitted")
+    losses.plot(at, held_out.loss, linestyle="", marker="o", markersize=7, color=INK, markerfacecolor="w", label="held out")
     errors.axhline(0, color=FAINT, linewidth=1)
+    grid = np.geomspace(runs.column(x).min(), runs.column(x).max(), 80)
     for i, (name, one) in enumerate(found.laws.items()):
-        style = {"color": COLORS[i], "marker": MARKERS[i + 1], "markersize": 5, "linestyle": DASHES[i + 1], "linewidth": 1.2}
-        losses.plot(at[order], one.predicted[order], label=f"predicted, {name}", **style)
-        errors.plot(at[order], 100 * one.errors[order], label=f"{name}: rms {100 * one.rms:.2f} %", **style)
+        style = {"color": COLORS[i], "linestyle": DASHES[i + 1], "linewidth": 1.3}
+        marked = {"marker": MARKERS[i + 1], "markersize": 5} | style
+        if alone:
+            losses.plot(grid, one.fitted.loss(grid), label=f"law, {name}", **style)
+        else:
+            losses.plot(at[order], one.predicted[order], label=f"predicted, {name}", **marked)
+        errors.plot(at[order], 100 * one.errors[order], label=f"{name}: rms {100 * one.rms:.2f} %", **marked)
     errors.set_ylabel("predicted − measured (% of the loss)", color=INK)
     logarithmic(losses)
     logarithmic(errors, y=False)

@@ -125,9 +125,9 @@ def residuals(fit: Any, runs: Any) -> Any:
 
 def contours(fit: Any, runs: Any) -> Any:
     """L(N, D) with the runs on it, and where each budget is best spent."""
-    figure, axes = new_figure(LABELS["flops"], LABELS["parameters"])
-    law = fit.loss_laws()[0]
-    C = np.geomspace(runs.flops.min() / 2, runs.flops.max() * 2, 80)
+    figure, axes = new_figure("training compute C = 6·N·D (FLOPs)", LABELS["parameters"])
+    law, spent = fit.loss_laws()[0], 6 * runs.parameters * runs.tokens
+    C = np.geomspace(spent.min() / 2, spent.max() * 2, 80)
     N = np.geomspace(runs.parameters.min() / 2, runs.parameters.max() * 2, 80)
     loss = law.loss(N[:, None], C[None, :] / (6 * N[:, None]))
     levels = np.quantile(runs.loss, np.linspace(0, 1, 9))
@@ -135,7 +135,7 @@ def contours(fit: Any, runs: Any) -> Any:
     axes.clabel(lines, fontsize=8, fmt="%.3g", inline_spacing=1)
     best = law.optimum(C)[0]
     axes.plot(C, best, color=COLORS[1], linewidth=1.8, label="the best split")
-    axes.plot(runs.flops, runs.parameters, linestyle="", marker="o", markersize=3.5, color=COLORS[0], label="runs")
+    axes.plot(spent, runs.parameters, linestyle="", marker="o", markersize=3.5, color=COLORS[0], label="losses measured")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_ylim(N[0], N[-1])

@@ -46,7 +46,7 @@ def extrapolate(
     rows, rms = compared(found), {name: one.rms for name, one in found.laws.items()}
     better = "with a floor" if found.floor else "no floor"
     about = {"rows": rows, "rms": rms, "better": better, "unit": runs.unit}
-    figures = {"errors": lambda: budget_plots.extrapolation(found, variables, runs.unit)}
+    figures = {"errors": lambda: budget_plots.extrapolation(found, runs, variables)}
     keep(out, f"extrapolate-{law}", about, figures, {"predictions": rows})
     if as_json:
         print(json_of(about))
