@@ -67,6 +67,8 @@ class Settings:
             raise ValueError(f"no tokenizer is given; name {', '.join(BUILT_IN)}, bpe-N, or a file or folder with a tokenizer.")
         if twice := [name for name in self.tokenizers if self.tokenizers.count(name) > 1]:
             raise ValueError(f"the tokenizer {twice[0]!r} is given twice; name each once.")
+        if self.n_bytes < 1:
+            raise ValueError(f"n_bytes={self.n_bytes} must be at least 1: BPE learns from the text's first bytes.")
 
 
 QUICK = Settings(tokenizers=("bytes", "characters", "bpe-512", "bpe-1024", "words"), n_bytes=300_000)
@@ -80,7 +82,7 @@ def pairs(tokens: Sequence[str]) -> list[tuple[tuple[str, ...], str]]:
 
 def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
     """Tokenize all texts with every tokenizer."""
-    tasks = [(f"{i}-{re.sub(r'[^0-9A-Za-z-]', '_', name)}", (name, settings)) for i, name in enumerate(settings.tokenizers)]
+    tasks = [(re.sub(r"[^0-9A-Za-z-]", "_", name), (name, settings)) for name in settings.tokenizers]
     found = dict(each(cut, tasks, workers, folder / "tokenizers", settings.executor))
     sentence, languages = [], []
     for name, _ in tasks:

@@ -58,7 +58,9 @@ class Settings:
         if self.texts < 2:
             raise ValueError(f"texts={self.texts} give no interval; at least 2 of each kind are needed.")
         if self.length < 2:
-            raise ValueError(f"length={self.length} must be at least 2 characters: the first of two predicts the other.")
+            raise ValueError(f"length={self.length} must be at least 2 characters, room for a word and its successor.")
+        if self.order < 1:
+            raise ValueError(f"order={self.order} must be at least 1: 1-grams are the characters.")
 
 
 QUICK = Settings(width=32, steps=500, texts=32)

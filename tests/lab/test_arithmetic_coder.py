@@ -94,5 +94,26 @@ def test_the_range_stays_above_a_quarter_of_all_numbers(text):
 
 
 def test_the_precision_counts_what_the_least_frequencies_take_from_likely_symbols_and_give_to_unlikely_ones():
-    assert precision(np.array([1.0]), TOTAL // 16) == pytest.approx(math.log2(16 / 15), rel=1e-6)
-    assert precision(np.array([1.0, 1 / TOTAL]), 2) == pytest.approx(math.log2(2) + math.log2(1 + 2.0**-14), rel=1e-8)
+    unit = TOTAL / QUARTER
+    assert precision(np.array([1.0]), TOTAL // 16) == pytest.approx(math.log2(16 / 15) - math.log2(1 - unit / (TOTAL * 15 / 16)))
+    assert precision(np.array([1 / TOTAL]), TOTAL // 2) == pytest.approx(math.log2(3) + math.log2(1 + unit), rel=1e-12)
+    assert precision(np.array([1e-6]), TOTAL // 2) == pytest.approx(1 - math.log2(1 - unit / (1e-6 * TOTAL / 2)), rel=1e-12)
+    p = np.array([1.0, 1 / TOTAL, 1e-3])
+    assert precision(p, 9) == pytest.approx(sum(precision(p[i : i + 1], 9) for i in range(3)), rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.001, 3.0])
+def test_frequencies_of_probabilities_that_do_not_sum_to_one_are_those_of_their_shares(scale):
+    p = np.random.default_rng(0).dirichlet(np.ones(5), 20)
+    np.testing.assert_allclose(frequencies(scale * p), frequencies(p), atol=1)
+    assert (frequencies(scale * p).sum(axis=1) <= TOTAL).all()
+
+
+def test_a_vocabulary_of_a_hundred_thousand_takes_thousandths_of_a_bit():
+    p = np.random.default_rng(0).dirichlet(np.ones(100_000), 20)
+    symbols = p.argmax(axis=1)
+    bits = -math.fsum(np.log2(p[np.arange(20), symbols]))
+    encoder, code = coded(symbols, p)
+    assert precision(p[np.arange(20), symbols], 100_000) < 1e-3
+    assert bits - 1e-3 <= len(encoder.bits) <= bits + 2 + 1e-3
+    assert decoded(code, p) == symbols.tolist()

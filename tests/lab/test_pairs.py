@@ -77,6 +77,7 @@ def test_a_name_that_is_no_tokenizer_is_an_error():
     ("change", "says"),
     [
         ({"sentence": " "}, "sentence=' ' has no word"),
+        ({"n_bytes": 0}, "n_bytes=0 must be"),
         ({"tokenizers": ()}, "no tokenizer is given; name bytes"),
         ({"tokenizers": ("bytes", "words", "bytes")}, "'bytes' is given twice"),
     ],

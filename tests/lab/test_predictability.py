@@ -162,7 +162,10 @@ def test_the_value_is_the_texts_bits_per_word(result):
     assert math.isclose(finding.high / finding.value, row["high"] / row["bits_per_byte"])
 
 
-@pytest.mark.parametrize(("change", "says"), [({"texts": 1}, "texts=1 give no interval"), ({"length": 1}, "length=1 must be")])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"texts": 1}, "texts=1 give no interval"), ({"length": 1}, "length=1 must be"), ({"order": 0}, "order=0 must be")],
+)
 def test_settings_that_measure_nothing_are_an_error(change, says):
     with pytest.raises(ValueError, match=says):
         predictability.Settings(**change)
