@@ -134,13 +134,16 @@ def at_work(function: Function, call: Call) -> Done:
 def _open(executor: str, workers: int) -> AbstractContextManager[Executor]:
     if executor == "mpi":
         return _imported("mpi4py.futures", "mpi4py", "mpi").MPIPoolExecutor()
-    if executor == "dask":
-        client = _imported("dask.distributed", "distributed", "dask").Client(
-            os.environ.get("DASK_SCHEDULER_ADDRESS"),
-            **({} if "DASK_SCHEDULER_ADDRESS" in os.environ else {"threads_per_worker": 1}),
-        )
-        return client.get_executor()
-    return _processes(workers)
+    return _dask() if executor == "dask" else _processes(workers)
+
+
+@contextmanager
+def _dask() -> Iterator[Executor]:
+    """The cluster that DASK_SCHEDULER_ADDRESS names, or one on this machine, which is closed in the end."""
+    address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+    local = {} if address else {"threads_per_worker": 1}
+    with _imported("dask.distributed", "distributed", "dask").Client(address, **local) as client:
+        yield client.get_executor()
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 INTERVAL = 1.0  # seconds between two writings
+SIZE = 160  # bytes of a file, blanks at its end included, so that nothing of a longer one before stays
 
 
 class Told(NamedTuple):
@@ -35,7 +36,7 @@ class Teller:
 
     def __init__(self, path: Path):
         self.path, self.told, self.due = path, Told(), 0.0
-        self.write()
+        self.write(os.O_CREAT)
 
     def begin(self, of: int) -> Tell:
         self.told, self.due = Told(0, of, None, self.told.models + 1), 0.0
@@ -46,13 +47,18 @@ class Teller:
             self.told = self.told._replace(done=done, loss=loss())  # only here is the loss read from its device
             self.write()
 
-    def write(self) -> None:
-        """Write the file, whole or not at all, without waiting for the disk."""
+    def write(self, create: int = 0) -> None:
+        """Put it in the file in one call, over what stood there: it takes microseconds, a new file in its place milliseconds.
+
+        A file that was removed is not written again, by a task that goes on where nobody waits for it any more.
+        """
         self.due = time.monotonic() + INTERVAL
-        part = self.path.with_name(f"{self.path.name}.part")
         with suppress(OSError):
-            part.write_text(json.dumps(self.told._asdict()), encoding="utf-8")
-            os.replace(part, self.path)
+            file = os.open(self.path, os.O_WRONLY | create, 0o666)
+            try:
+                os.write(file, json.dumps(self.told._asdict()).ljust(SIZE).encode())
+            finally:
+                os.close(file)
 
 
 _teller: ContextVar[Teller | None] = ContextVar("teller", default=None)
@@ -102,6 +108,5 @@ def read(path: Path) -> Told | None:
 def remove(paths: Iterable[Path]) -> None:
     """Remove files of tasks that have ended or were killed."""
     for path in paths:
-        for each in (path, path.with_name(f"{path.name}.part")):
-            with suppress(OSError):
-                each.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)

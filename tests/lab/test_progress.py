@@ -87,9 +87,27 @@ def test_what_is_no_progress_is_none(tmp_path, text):
     assert progress.read(path) == Told(1, 2, 3.0, 4)
 
 
-def test_files_of_killed_tasks_are_removed_half_written_ones_too(tmp_path):
-    paths = [tmp_path / "a.progress", tmp_path / "b.progress"]
-    for name in ("a.progress", "a.progress.part", "b.progress.part", "c.progress"):
+def test_a_shorter_word_leaves_nothing_of_a_longer_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    path = tmp_path / "a.progress"
+    with progress.telling(path):
+        tell = progress.begin(10**12)
+        for done, loss in ((10**12 - 1, -1.2345678901234567e-100), (1, 2.0)):
+            tell(done, lambda loss=loss: loss)
+            assert progress.read(path) == Told(done, 10**12, loss, 1)
+            assert path.stat().st_size == progress.SIZE
+
+
+def test_a_file_that_was_removed_is_not_written_again(tmp_path):
+    path = tmp_path / "a.progress"
+    with progress.telling(path):
+        path.unlink()
+        progress.begin(1)(1, lambda: 1.0)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_killed_tasks_are_removed(tmp_path):
+    for name in ("a.progress", "c.progress"):
         (tmp_path / name).write_text("")
-    progress.remove(paths)
+    progress.remove([tmp_path / "a.progress", tmp_path / "b.progress"])
     assert [path.name for path in tmp_path.iterdir()] == ["c.progress"]
