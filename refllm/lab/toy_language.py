@@ -1,8 +1,8 @@
-"""A language of four letters whose every text can be written down: a Markov chain, known exactly.
+"""A language of four letters, so small that all its texts can be enumerated: a Markov chain, known exactly.
 
     P(x) = 1/4 · Π_t A(x_{t−1}, x_t)          A: the next letter of the alphabet follows with probability FOLLOWS, else any other
 
-What a reader of both sides knows of a hidden letter follows from the table of all P(x) by Bayes' rule.
+The probabilities of a hidden letter given all others follow from the table of all P(x) by Bayes' rule.
 """
 
 import itertools
@@ -11,18 +11,18 @@ import numpy as np
 
 LETTERS = "abcd"
 V = len(LETTERS)
-FOLLOWS = 0.85  # how likely the next letter of the alphabet (d's is a) comes next
+FOLLOWS = 0.85  # the probability that a letter is followed by the next of the alphabet, d by a
 
 
 def transitions() -> np.ndarray:
-    """A: (4, 4) float64, a row for each letter before."""
+    """A: (4, 4) float64, a row for each previous letter."""
     table = np.full((V, V), (1 - FOLLOWS) / (V - 1))
     table[np.arange(V), (np.arange(V) + 1) % V] = FOLLOWS
     return table
 
 
 def draw(rng: np.random.Generator, rows: int, length: int) -> np.ndarray:
-    """Texts: (rows, length) int32."""
+    """Texts drawn from P: (rows, length) int32."""
     cumulative, columns = np.cumsum(transitions(), axis=1), [rng.integers(0, V, rows)]
     for u in rng.random((length - 1, rows)):
         columns.append((u[:, None] > cumulative[columns[-1], :-1]).sum(axis=1))
@@ -30,7 +30,7 @@ def draw(rng: np.random.Generator, rows: int, length: int) -> np.ndarray:
 
 
 def every_text(length: int) -> np.ndarray:
-    """All texts of a length: (4^length, length) int32, the last letter changing first."""
+    """All texts of a length: (4^length, length) int32, in alphabetical order."""
     return np.array(list(itertools.product(range(V), repeat=length)), dtype=np.int32)
 
 
@@ -41,6 +41,6 @@ def log_likelihood(texts: np.ndarray) -> np.ndarray:
 
 
 def pseudo_log_likelihood(length: int) -> np.ndarray:
-    """Σ_t ln P(x_t | all other letters) of every text of a length, as the language itself has it: (4^length,) float64, nats."""
+    """Σ_t ln P(x_t | all other letters) of every text of a length: (4^length,) float64, nats."""
     P = np.exp(log_likelihood(every_text(length))).reshape((V,) * length)
     return sum((np.log(P / P.sum(axis=t, keepdims=True)) for t in range(length)), np.zeros_like(P)).reshape(-1)
