@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm.lab import repetition
+from refllm.lab import corpus, repetition
 from refllm.lab.experiment import conduct
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE
 
@@ -40,7 +40,7 @@ def test_distinct_is_the_share_of_different_n_grams():
 
 def test_models_write_at_every_temperature(tmp_path, text_file):
     settings = repetition.Settings(
-        widths=(8, 4), seeds=2, steps=30, context=64, temperatures=(0.0, 1.0), prompt=8, rows=6, text=str(text_file)
+        widths=(8, 4), seeds=2, steps=30, context=64, temperatures=(1.0, 0.0), prompt=8, rows=6, text=str(text_file)
     )
     result = conduct(repetition, settings, tmp_path, report=lambda line: None)
     rows, sizes = result["tables"]["texts"], result["tables"]["sizes"]
@@ -56,6 +56,28 @@ def test_models_write_at_every_temperature(tmp_path, text_file):
     assert result["numbers"]["real_text"]["loops"] == 0
     assert (tmp_path / "repetition" / "loops.png").is_file()
     assert "of real text 0 %" in repetition.judge_repetition({"repetition": result}).why
+
+
+def test_a_model_of_a_seed_goes_on_from_the_beginnings_of_held_out_text(monkeypatch, text_file):
+    asked = []
+
+    def noted(name, function):
+        def call(*arguments, **options):
+            asked.append((name, arguments))
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(repetition, "generate", noted("generate", repetition.generate))
+    monkeypatch.setattr(repetition.text_models, "learned", noted("learned", repetition.text_models.learned))
+    settings = repetition.Settings(widths=(4, 8), steps=1, context=64, temperatures=(0.5,), prompt=8, rows=6, text=str(text_file))
+    found = repetition.written(repetition.Job(4, 2, settings))
+    (_, learned), (_, generate) = asked
+    assert learned[3] == generate[4] == 2
+    windows = corpus.evaluation(corpus.load(text_file).held_out, count=6, context=64)[0]
+    assert generate[1:3] == (windows[:, :8].tolist(), 56)
+    assert generate[3].temperature == 0.5
+    assert found["real"] == repetition.described(windows[:, 8:])
 
 
 def test_sizes_are_the_means_over_seeds():
@@ -96,6 +118,7 @@ def result(*shares):
         (((0.9, 0.85), (0.7, 0.72), (0.5, 0.55)), HOLDS),
         (((0.5, 0.55), (0.7, 0.72), (0.9, 0.85)), FAILS),
         (((0.6, 0.5), (0.9, 0.8), (0.5, 0.4)), UNDECIDABLE),
+        (((0.5, 0.4), (0.9, 0.8), (0.6, 0.5)), UNDECIDABLE),
         (((0.2, 0.2), (0.2, 0.2)), UNDECIDABLE),
     ],
 )
