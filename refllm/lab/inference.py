@@ -10,6 +10,7 @@ Answers are drawn from the model's distribution after the right answers before t
 an answer are right has its true probability by this; only which wrong answer follows a first error may differ from the model's.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +22,16 @@ from refllm.lab.task_models import ARCHITECTURE, Trained
 from refllm.lab.tasks import Task
 from refllm.models import architecture
 
-QUESTIONS = 1000  # asked of each model: so many that asking costs about as much as training
+QUESTIONS = 10_000  # that each model's costs are of: so many that asking them some 16 times costs as much as training
+ASKED = 1000  # that answers are drawn to
+
+
+class Cure(NamedTuple):
+    """How much of what noise costs a majority wins back, with its interval."""
+
+    share: float
+    low: float
+    high: float
 
 
 class Samples(NamedTuple):
@@ -30,7 +40,12 @@ class Samples(NamedTuple):
     answers: np.ndarray  # (I, n) int64
     truth: np.ndarray  # (I,) int64
     scores: np.ndarray  # (I, n) float64, their log-probability
-    greedy: float  # the share of items whose likeliest steps are all right
+    greedy: np.ndarray  # (I,) bool: whether the likeliest steps are all right
+
+    @property
+    def hits(self) -> np.ndarray:
+        """Which attempts are right: (I, n) bool."""
+        return self.answers == self.truth[:, None]
 
 
 def samples(task: Task, trained: Trained, items: int, count: int, seed: int = 0) -> Samples:
@@ -54,22 +69,56 @@ def drawn(logits: np.ndarray, right: np.ndarray, count: int, seed: int = 0) -> S
     together = np.concatenate([chosen.transpose(0, 2, 1), right[:, None, :]], axis=1)  # (I, n + 1, m)
     _, which = np.unique(together.reshape(-1, m), axis=0, return_inverse=True)
     numbered = which.reshape(items, count + 1)
-    greedy = float((logits.argmax(axis=-1) == right).all(axis=1).mean())
-    return Samples(numbered[:, :-1], numbered[:, -1], scores, greedy)
+    return Samples(numbered[:, :-1], numbered[:, -1], scores, (logits.argmax(axis=-1) == right).all(axis=1))
 
 
-def rows(found: Samples, trained: Trained, tokens: int, ks: Sequence[int], questions: int = QUESTIONS) -> list[dict[str, Any]]:
-    """What k attempts reach and cost, for every k. tokens: of a question with its answer."""
-    hits = found.answers == found.truth[:, None]
-    n = hits.shape[1]
+def rows(
+    found: Samples, p: np.ndarray, trained: Trained, tokens: int, ks: Sequence[int], questions: int = QUESTIONS
+) -> list[dict[str, Any]]:
+    """What k attempts reach and cost, for every k.
+
+    p: the chance of an attempt at each item, (any number,), by which pass@k is exact    tokens: of a question with its answer
+    """
+    reached = passk.exact(p, ks)
     return [
         {
             "attempts": k,
             "total_flops": float(passk.total_flops(trained.training_flops, trained.flops_per_token, tokens, k, questions)),
-            "pass": passk.estimated(hits.sum(axis=1), n, k),
+            "pass": float(one_of_k),
+            "nats": -math.log(one_of_k) + 0.0 if one_of_k > 0 else None,
             "majority": passk.majority(found.answers, found.truth, k, repeats=10),
-            "best": passk.best_of(found.scores, hits, k, repeats=10),
-            "greedy": found.greedy,
+            "best": passk.best_of(found.scores, found.hits, k, repeats=10),
+            "greedy": float(found.greedy.mean()),
         }
-        for k in ks
+        for k, one_of_k in zip(ks, reached, strict=True)
     ]
+
+
+def noise(found: Samples) -> dict[str, list[float]]:
+    """What noise costs at each item, and what the majority of all attempts wins back: (I,) each.
+
+    Noise costs the difference between the likeliest answer and a drawn one. A majority of infinitely many is the likeliest whole
+    answer, so that it wins back what noise costs, and no more than that where the likeliest answer is wrong.
+    """
+    drawn = found.hits.mean(axis=1)
+    voted = passk.majorities(found.answers, found.truth, found.answers.shape[1], repeats=10)
+    return {"cost": (found.greedy - drawn).tolist(), "won": (voted - drawn).tolist()}
+
+
+def cure(noises: Sequence[Sequence[dict[str, list[float]]]], resamples: int = 2000, seed: int = 0) -> Cure | None:
+    """The share of noise's cost that a majority wins back, all models together, with the interval of questions drawn anew.
+
+    noises: `noise` of every model, in groups that were asked the same questions and are resampled together
+    Returns None where noise costs nothing.
+    """
+    rng, sums = generator(seed, "cure"), np.zeros((2, 1 + resamples))
+    for group in noises:
+        cost, won = (np.sum([model[name] for model in group], axis=0) for name in ("cost", "won"))  # (I,): of all models
+        drawn = rng.multinomial(len(cost), np.full(len(cost), 1 / len(cost)), size=resamples)
+        times = np.concatenate([np.ones((1, len(cost))), drawn])
+        sums += np.stack([times @ cost, times @ won]) / len(cost)
+    if np.any(sums[0] <= 0):
+        return None
+    shares = sums[1] / sums[0]
+    low, high = np.percentile(shares[1:], (2.5, 97.5))
+    return Cure(float(shares[0]), float(min(low, shares[0])), float(max(high, shares[0])))

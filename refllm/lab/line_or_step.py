@@ -16,6 +16,7 @@ import numpy as np
 from refllm.array_api import generator
 
 SIGNIFICANT = 0.05
+FEWEST = 5  # points: a step has three constants
 LEAST = 1e-12  # a squared error that counts as none
 
 
@@ -46,8 +47,8 @@ def line_or_step(x: Any, y: Any, simulations: int = 2000, seed: int = 0) -> Shap
     """The shape of y (n,) over x (n,), in rising order. Raises ValueError for fewer than five points, or others."""
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     n = len(x)
-    if n < 5 or y.shape != x.shape or np.any(np.diff(x) <= 0):
-        raise ValueError(f"telling a line from a step needs five points or more in rising order, not {n}; take more sizes.")
+    if n < FEWEST or y.shape != x.shape or np.any(np.diff(x) <= 0):
+        raise ValueError(f"telling a line from a step needs {FEWEST} points or more in rising order, not {n}; take more sizes.")
     line, step, place = (found[0] for found in _errors(x, y[None]))
     noise = generator(seed, "line or step").standard_normal((simulations, n))
     steady = np.polyval(np.polyfit(x, y, 1), x) + noise * math.sqrt(line / (n - 2))

@@ -46,10 +46,15 @@ def majority(answers: Any, truth: Any, k: int, repeats: int = 100, seed: int = 0
 
     answers: (I, n) integers    truth: (I,)    The k are drawn without replacement, `repeats` times.
     """
+    return float(majorities(answers, truth, k, repeats, seed).mean())
+
+
+def majorities(answers: Any, truth: Any, k: int, repeats: int = 100, seed: int = 0) -> np.ndarray:
+    """How often each item's commonest answer among k drawn samples is right: (I,)."""
     answers, truth = np.asarray(answers), np.asarray(truth)
     if not 1 <= k <= answers.shape[1]:
         raise ValueError(f"a majority of {k} cannot be taken from {answers.shape[1]} samples an item; draw at least {k}.")
-    rng, rows, hits = generator(seed, "majority"), np.arange(len(answers))[:, None], 0.0
+    rng, rows, hits = generator(seed, "majority"), np.arange(len(answers))[:, None], np.zeros(len(answers))
     _, names = np.unique(answers, return_inverse=True)
     cells = np.unique(rows * (names.max() + 1) + names.reshape(answers.shape), return_inverse=True)[1].reshape(answers.shape)
     for _ in range(repeats):
@@ -57,7 +62,7 @@ def majority(answers: Any, truth: Any, k: int, repeats: int = 100, seed: int = 0
         mine = np.take_along_axis(cells, drawn, axis=1)  # an item's answer has its own number
         votes = np.bincount(mine.ravel(), minlength=cells.max() + 1)[mine]
         chosen = np.take_along_axis(drawn, votes.argmax(axis=1)[:, None], axis=1)
-        hits += float(np.mean(np.take_along_axis(answers, chosen, axis=1)[:, 0] == truth))
+        hits += np.take_along_axis(answers, chosen, axis=1)[:, 0] == truth
     return hits / repeats
 
 

@@ -82,3 +82,48 @@ def causes(tests: Battery, found: Concentration | None) -> Any:
         axes.set_ylabel("share of the errors", color=plots.INK)
         plots.legend(axes, loc="lower right")
     return figure
+
+
+def loss_and_score(rows: Rows) -> Any:
+    """The loss of every answer, and beside it the share right of every answer and of all of an item's, against N."""
+    figure, (loss, share) = plots.new_figure(plots.LABELS["parameters"], "nats per answer", panels=2)
+    N = [row["parameters"] for row in rows]
+    loss.plot(N, [row["nats_per_answer"] for row in rows], **style(0))
+    share.plot(N, [row["accuracy"] for row in rows], label="each answer", **style(0))
+    share.plot(N, [row["exact_match"] for row in rows], label="all answers of an item", **style(1))
+    share.plot(N, [row["product"] for row in rows], linestyle="--", color=plots.INK, label="product by position")
+    share.set_ylabel("share right", color=plots.INK)
+    loss.set_ylim(0, None)
+    for axes in (loss, share):
+        plots.logarithmic(axes, y=False)
+    plots.legend(share)
+    return figure
+
+
+def bought(rows: Rows, label: str) -> Any:
+    """What attempts buy against all FLOPs: one right of k, and the majority of k; a line for each size, a mark for each k."""
+    figure, panels = plots.new_figure(label, "share of questions right", panels=2)
+    for axes, column, title in zip(panels, ("pass", "majority"), ("one of k attempts", "majority of k attempts"), strict=True):
+        _lines(axes, rows, column)
+        axes.set_title(f"{title}, k = {', '.join(str(k) for k in sorted({row['attempts'] for row in rows}))}", fontsize=10)
+        axes.set_ylim(-0.03, 1.03)
+        plots.logarithmic(axes, y=False)
+    plots.legend(panels[0])
+    return figure
+
+
+def cost(rows: Rows, label: str) -> Any:
+    """The loss of whole answers, −ln pass@k, against all FLOPs: a line for each size, a mark for each k."""
+    figure, axes = plots.new_figure(label, "−ln pass@k (nats per item)")
+    _lines(axes, rows, "nats")
+    plots.logarithmic(axes)
+    plots.legend(axes)
+    return figure
+
+
+def _lines(axes: Any, rows: Rows, column: str) -> None:
+    """A column against total FLOPs, a line for each size; what is nothing or missing is left out where only more can be drawn."""
+    for i, size in enumerate(sorted({row["parameters"] for row in rows})):
+        mine = [row for row in rows if row["parameters"] == size and row[column] is not None]
+        mine = [row for row in mine if row[column] > 1e-12] if column == "nats" else mine
+        axes.plot([row["total_flops"] for row in mine], [row[column] for row in mine], label=f"N = {size:,}", **style(i))

@@ -6,8 +6,9 @@ import pytest
 from refllm.lab import emergence
 from refllm.lab.experiment import conduct
 from refllm.lab.tasks import Outcomes
+from refllm.lab.yields import curve
 
-TINY = emergence.Settings(widths=(4, 8), facts=10, facts_batch=4, sums=10, sums_batch=4, digits=2, items=60)
+TINY = emergence.Settings(widths=(4, 8), facts=10, facts_batch=4, sums=10, sums_batch=4, digits=2, fact_items=90, items=60)
 
 
 def test_both_tasks_are_learned_at_every_size_and_outcomes_are_kept(tmp_path):
@@ -20,9 +21,14 @@ def test_both_tasks_are_learned_at_every_size_and_outcomes_are_kept(tmp_path):
         assert row["nats_per_answer"] == pytest.approx(-np.log(kept["probability"]).mean())
         assert row["sampled_exact_match"] == pytest.approx(kept["probability"].prod(axis=1).mean())
     assert {row["length"] for row in result["tables"]["yields"] if row["task"] == "addition"} == {1, 2, 3}
-    assert set(result["numbers"]["shapes"]) == {
-        f"{t}: {m}" for t in ("facts", "addition") for m in ("nats_per_answer", "exact_match")
-    }
+    numbers = result["numbers"]
+    assert set(numbers["laws"]) == {f"{task}: {law}" for task in ("facts", "addition") for law in ("p^n", "product")}
+    facts = [row for row in result["tables"]["yields"] if row["task"] == "facts"]
+    assert numbers["laws"]["facts: p^n"]["value"] == max(abs(row["measured"] - row["p^n"]) for row in facts)
+    assert numbers["shapes"] == {}  # two sizes have none
+    assert {row["items"] for row in rows if row["task"] == "facts"} == {90}
+    for row in result["tables"]["inference"]:
+        assert row["nats"] == pytest.approx(-np.log(row["pass"]))
     assert {p.name for p in (tmp_path / "emergence").glob("*.png")} == {
         "facts.png",
         "facts_yield.png",
@@ -30,17 +36,37 @@ def test_both_tasks_are_learned_at_every_size_and_outcomes_are_kept(tmp_path):
         "addition_yield.png",
         "facts_inference.png",
         "addition_inference.png",
+        "facts_cost.png",
+        "addition_cost.png",
     }
 
 
-@pytest.mark.parametrize(
-    ("y", "shape"), [([1.0, 0.8, 0.6, 0.4, 0.2], "smooth"), ([0, 0, 0, 1, 1], "sharp"), ([0.1, 0, 0.1, 0.1, 1.0], "sharp")]
-)
-def test_a_line_and_a_step_are_told_apart(y, shape):
-    assert emergence.smooth_or_sharp([1e3, 2e3, 4e3, 8e3, 16e3], y)["shape"] == shape
+def test_shapes_are_told_of_each_task_and_metric():
+    rows = [
+        {"task": task, "parameters": n, "nats_per_answer": 2 - 0.4 * i - 0.02 * (i % 2), "exact_match": float(i > 2)}
+        for task in ("facts", "addition")
+        for i, n in enumerate((1e3, 2e3, 4e3, 8e3, 16e3))
+    ]
+    found = emergence.shapes(rows)
+    assert [found[f"facts: {metric}"]["shape"] for metric in ("nats_per_answer", "exact_match")] == ["a line", "a step"]
+    assert len(found) == 4
+    assert emergence.shapes(rows[:4]) == {}
+
+
+def test_how_far_laws_are_off_counts_every_size_and_length():
+    def row(task, measured):
+        return {"task": task, "measured": measured, "p^n": 0.5, "product": 0.6, "p^n error": 0.01, "product error": 0.0}
+
+    found = emergence.laws([row("facts", 0.5), row("facts", 0.4), row("addition", 0.7)])
+    assert found["facts: p^n"]["value"] == pytest.approx(0.1)
+    assert found["facts: p^n"]["low"] == pytest.approx(0.1 - 0.022414, abs=1e-6)
+    assert found["facts: product"] == pytest.approx({"value": 0.2, "low": 0.2, "high": 0.2})
+    assert found["addition: product"]["value"] == pytest.approx(0.1)
 
 
 def test_what_greedy_choice_cures_is_the_doubt_at_right_answers():
     probability = np.array([[0.9, 0.9], [0.9, 0.1], [0.9, 0.9]])
     found = Outcomes(probability > 0.5, probability, np.zeros((3, 2), dtype=int))
-    assert emergence.judged(found)["cured_by_greedy"] == pytest.approx(0.5 / 1.4)
+    row = emergence.judged(found, curve(found.right, permutations=5))
+    assert row["cured_by_greedy"] == pytest.approx(0.5 / 1.4)
+    assert row["error_rate"] == pytest.approx(1.4 / 6)

@@ -45,5 +45,5 @@ def test_neither_scale_nor_direction_matters():
 
 @pytest.mark.parametrize(("x", "y"), [([1, 2, 3, 4], [1, 2, 3, 4]), ([1, 2, 3, 5, 4], [1, 2, 3, 4, 5]), (range(6), range(5))])
 def test_too_few_points_or_unordered_ones_are_refused(x, y):
-    with pytest.raises(ValueError, match="needs five points or more in rising order"):
+    with pytest.raises(ValueError, match="needs 5 points or more in rising order"):
         line_or_step(x, y)
