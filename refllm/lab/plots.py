@@ -141,17 +141,3 @@ def contours(fit: Any, runs: Any) -> Any:
     axes.set_ylim(N[0], N[-1])
     legend(axes)
     return figure
-
-
-def yield_curves(curves: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Any:
-    """Exact match against length with the band of independent steps, p^n dotted, the law where items differ dashed."""
-    figure, axes = new_figure("length (steps)", "share of items right so far")
-    for i, (label, rows) in enumerate(curves):
-        n, color = [row["length"] for row in rows], COLORS[i % len(COLORS)]
-        axes.fill_between(n, [row["low"] for row in rows], [row["high"] for row in rows], color=color, alpha=0.15, linewidth=0)
-        axes.plot(n, [row["measured"] for row in rows], marker="o", markersize=3.5, color=color, label=label)
-        axes.plot(n, [row["p^n"] for row in rows], linestyle=":", color=color)
-        axes.plot(n, [row["items differ"] for row in rows], linestyle="--", linewidth=0.9, color=color)
-    axes.set_ylim(0, None)
-    legend(axes)
-    return figure
