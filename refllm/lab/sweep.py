@@ -38,10 +38,12 @@ CALLS = 8e7  # FLOPs in the time that a step needs beside them: 1.3 ms at 60 GFL
 
 @dataclass(frozen=True)
 class Settings:
-    """The grid. The defaults take four to nine minutes on two cores.
+    """The grid. The defaults take four to nine minutes on two cores, by how fast they are.
 
     widths: of the models, d_model    seeds: how many models of each width; the last widths, beyond `reseeded`, have one
-    steps: updates of each, of batch · context characters    rates: learning rates tried at each of the two `tuned` widths
+    steps: updates of each, of batch · context characters    snapshots: losses of each, √2 apart in steps
+    windows: of the held-out text, that all are judged on    executor: see `pool.each`
+    rates: learning rates tried at each of the two `tuned` widths, for tuning_steps
     gain: of the first weights, see `learn.spread`; half of LeCun's trains narrow models to lower losses, and seeds differ less
     cooldown: the share of each snapshot's steps in which a branch lowers the rate to zero, 0.2 for instance, to be judged in
     place of the running mean; 0: no branches

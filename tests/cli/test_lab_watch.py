@@ -93,6 +93,7 @@ def test_the_end_is_foretold_as_a_time_of_the_day(monkeypatch):
     at = time.strftime("%H:%M", time.localtime(1_000_000.0 + 250))
     assert counts(WAITING_ONES, 250.0) == f"30 waiting; all done in about 4:10 min, at {at}."
     assert counts(WAITING_ONES, None) == "30 waiting."
+    assert counts(DONE_ONES, 0.0) == "30 done."
 
 
 def test_tasks_are_watched_on_a_terminal_only(tmp_path):
@@ -121,7 +122,7 @@ def test_a_sweep_on_a_terminal_shows_its_tasks_and_leaves_its_lines(refllm, text
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", done.err)
     assert "sweep, models" in shown
     assert re.search(r"d4-seed1 +done +\d\.\d{3} ", shown)
-    assert "2 done; all done in about 0 s" in shown
+    assert "2 done.\n" in shown
     assert re.search(r"d4-seed0: [\d,]+ parameters", shown)
     assert "\x1b[2K" in done.err  # the table is wiped away
     assert not list(tmp_path.rglob("*.progress*"))

@@ -65,3 +65,12 @@ def test_the_standard_library_is_ascii_and_large():
     text = corpus.load()
     assert text.vocab_size <= 100
     assert len(text.train) > 5_000_000
+
+
+def test_the_standard_library_is_read_once_and_nobody_changes_it():
+    text = corpus.load()
+    assert corpus.load() is text
+    with pytest.raises(ValueError, match="read-only"):
+        text.train[0] = 0
+    with pytest.raises(ValueError, match="read-only"):
+        text.held_out[0] = 0

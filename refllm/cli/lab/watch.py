@@ -106,7 +106,7 @@ def counts(tasks: Sequence[Task], left: float | None) -> str:
     """How many are in which state, and when all are done."""
     states = ((DONE, "done"), (RUNNING, "at work"), (WAITING, "waiting"))
     said = ", ".join(f"{n} {word}" for state, word in states if (n := sum(task.state == state for task in tasks)))
-    if left is None:
+    if not left:
         return f"{said}."
     at = time.strftime("%H:%M", time.localtime(time.time() + left))
     return f"{said}; all done in about {duration(left)}, at {at}."
