@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from refllm.lab import rare
+from refllm.lab import rare, task_models
 from refllm.lab.experiment import conduct
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE
 
@@ -14,6 +14,7 @@ def test_all_facts_are_asked_alike_though_they_came_by_zipfs_law(tmp_path):
     result = conduct(rare, TINY, tmp_path, report=lambda line: None)
     sizes, rows = result["tables"]["sizes"], result["tables"]["recall"]
     assert [size["width"] for size in sizes] == [4, 8]
+    assert [row["parameters"] for row in rows] == sorted(row["parameters"] for row in rows)
     for size in sizes:
         mine = [row for row in rows if row["width"] == size["width"]]
         assert sum(row["asked"] for row in mine) == 200 * 8
@@ -30,6 +31,27 @@ def test_common_facts_are_known_first():
     assert rows[-1]["recall"] > 0.8
     assert rows[0]["recall"] < 0.3
     assert found["size"]["recall_in_text"] > found["size"]["recall_of_all"] + 0.1
+
+
+def test_the_rarest_quarter_is_the_last_of_the_facts(monkeypatch):
+    recipes = []
+
+    def train(task, recipe):
+        recipes.append(recipe)
+        return task_models.train(task, recipe)
+
+    def outcomes(task, trained, items):
+        found = task_models.outcomes(task, trained, items)
+        return found._replace(right=found.features >= 1728)  # of 2,304
+
+    monkeypatch.setattr(rare, "train", train)
+    monkeypatch.setattr(rare, "outcomes", outcomes)
+    settings = rare.Settings(steps=1, batch=2, items=200, seed=3)
+    size = rare.learned(rare.Job(8, settings))["size"]
+    assert size["rarest_quarter"] == 1
+    assert size["recall_of_all"] == pytest.approx(0.25, abs=0.05)
+    assert size["rarest_seen"] == pytest.approx(rare.times_seen(settings, 2304)[1728:].mean())
+    assert recipes == [task_models.Recipe(8, steps=1, batch=2, seed=3)]
 
 
 def test_times_seen_follow_the_law():
@@ -51,9 +73,14 @@ def test_the_last_class_takes_what_is_asked_too_seldom():
     assert [row["asked"] for row in rows] == [51, 306]
 
 
+def test_classes_stay_where_none_is_asked_often():
+    assert [row["asked"] for row in rare.by_frequency(np.ones(3, dtype=bool), np.array([1.0, 2.0, 4.0]), 30)] == [1, 1, 1]
+
+
 def test_half_known_is_where_recall_crosses_the_middle():
     rows = [{"seen": 1.0, "recall": 1 / 16}, {"seen": 4.0, "recall": 1 / 16}, {"seen": 16.0, "recall": 1.0}]
     assert rare.half_known(rows) == pytest.approx(8.0)
+    assert rare.half_known([*rows, {"seen": 64.0, "recall": 1.0}]) == pytest.approx(8.0)
     assert rare.half_known(rows[:2]) is None
     early = [{"seen": 0.5, "recall": 1 / 16}, {"seen": 0.7, "recall": 1.0}]  # some rare fact that is known by chance
     assert rare.half_known(early + rows) == pytest.approx(8.0)
@@ -76,6 +103,8 @@ def result(shares, reach=0.02):
         ((0.6, 0.5, 0.4, 0.3, 0.2), FAILS),
         ((0.06, 0.065, 0.07, 0.075, 0.08), UNDECIDABLE),
         ((0.06, 0.9), UNDECIDABLE),
+        ((0.08, 0.075, 0.07, 0.065, 0.06), FAILS),
+        ((0.6, 0.2), FAILS),
     ],
 )
 def test_recall_of_what_is_rare_must_rise(shares, verdict):
