@@ -27,7 +27,8 @@ table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabu
 th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #e4e7eb; white-space: nowrap; }
 figure { margin: 1rem 0; break-inside: avoid; } figure svg { max-width: 100%; height: auto; }
 figure svg * { stroke-linejoin: round; stroke-linecap: butt; } figcaption { font-size: .9rem; color: #52606d; }
-@media print { body { font-size: 10pt; max-width: none; }
+@media print { body { font-size: 10pt; max-width: none; padding: 0; } details.rows { display: none; }
+  .wide { overflow: visible; } table { font-size: 7pt; } th, td { white-space: normal; padding: .1rem .25rem; }
   details::details-content { content-visibility: visible; height: auto; } }
 """.strip()
 
@@ -116,7 +117,7 @@ def _section(section: Section) -> str:
         lines.append(_folded("Numbers", _pairs(numbers)))
     for name, rows in tables.items():
         every = list(dict.fromkeys(key for row in rows for key in row))
-        lines.append(_folded(f"All of {name.replace('_', ' ')}, {len(rows)} rows", _table(rows, every)))
+        lines.append(_folded(f"All of {name.replace('_', ' ')}, {len(rows)} rows", _table(rows, every), "rows"))
     lines.append(_folded("Settings", _pairs(section.settings)))
     if "about" in section.result:
         lines.append(_folded("Measured", _pairs(section.result["about"])))
@@ -134,8 +135,9 @@ def inlined(svg: str, prefix: str, title: str) -> str:
     return body.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1).strip()
 
 
-def _folded(title: str, body: str) -> str:
-    return f"<details>\n<summary>{escape(title)}</summary>\n{body}\n</details>"
+def _folded(title: str, body: str, kind: str = "few") -> str:
+    """Something that opens when it is asked for; on paper what is few stands open and rows are left out."""
+    return f'<details class="{kind}">\n<summary>{escape(title)}</summary>\n{body}\n</details>'
 
 
 def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
@@ -151,14 +153,14 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 
 def number(value: Any) -> str:
-    """A value to four digits, thousands apart; lists and mappings flat."""
+    """A value to four digits, whole numbers below 10⁹ in full; lists and mappings flat."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {number(entry)}" for key, entry in value.items())
     if isinstance(value, list | tuple):
         return " ".join(map(number, value))
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "" if value is None else str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and abs(value) < 1e9 else f"{value:.4g}"
 
 
 def _circumstances() -> str:
