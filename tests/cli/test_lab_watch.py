@@ -126,3 +126,15 @@ def test_a_sweep_on_a_terminal_shows_its_tasks_and_leaves_its_lines(refllm, text
     assert re.search(r"d4-seed0: [\d,]+ parameters", shown)
     assert "\x1b[2K" in done.err  # the table is wiped away
     assert not list(tmp_path.rglob("*.progress*"))
+
+
+def test_what_claims_conduct_is_watched(refllm, tmp_path, monkeypatch):
+    def conducted(*arguments):
+        assert watched() is not None
+        raise ValueError("enough was seen.")
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("refllm.lab.claims.conducted", conducted)
+    done = refllm("lab", "claims", "--only", "4", "--out", tmp_path)
+    assert done.status == 2
+    assert "enough was seen." in done.err
