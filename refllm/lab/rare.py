@@ -181,7 +181,7 @@ CLAIMS = (
         10,
         "Small models learn surface patterns, larger ones the pattern of recall: rare facts too.",
         "recall of the rarest quarter of Zipf's facts; holds if it rises with N (Kendall, 5 %), to above the smallest's interval",
-        "what N facts of memory leave out ~ N^−(s−1): Hutter 2021",
+        "what N facts of memory leave out ~ N^−(s−1): Michaud 2023, arXiv:2303.13506",
         (NAME,),
         judge_rare,
     ),

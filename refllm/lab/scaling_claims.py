@@ -1,6 +1,6 @@
 """Claims 1 to 4, judged from a sweep: the loss is a power law; what a doubling and a halving cost; curves bend smoothly.
 
-Kaplan 2020 (arXiv:2001.08361) and Hoffmann 2022 (arXiv:2203.15556) say it of models from 10³ to 10⁹ times as large. Here it is
+Kaplan 2020 (arXiv:2001.08361) and Hoffmann 2022 (arXiv:2203.15556) say it of models of 10³ to 10¹⁰ parameters. Here it is
 asked of the user's, with the spread between seeds as the measure of chance.
 """
 
