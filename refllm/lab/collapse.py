@@ -20,16 +20,19 @@ import numpy as np
 
 from refllm.lab import corpus, sweep, text_models, writers
 from refllm.lab.experiment import Report, Result
+from refllm.lab.fit import student
 from refllm.lab.pool import each
+from refllm.lab.settings import require_whole_numbers
+from refllm.lab.trend import SIGNIFICANT
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
 
 NAME = "collapse"
 SUMMARY = {"means": ("kind", "data", "generation", "loss", "distinct", "rare", "entropy")}
 REPLACE, ACCUMULATE, FRESH = REGIMES = ("replace", "accumulate", "fresh")
+MARKERS = "ov^"  # of the regimes
 TABLE, TRANSFORMER = "n-gram", "transformer"
 MEASURES = ("loss", "distinct", "rare", "entropy")
-DISTINCT = 4  # characters of the n-grams that are counted
-RARE = 0.01  # of the real text, which the rarest characters make up
+DISTINCT, RARE = 4, 0.01  # characters of the n-grams that are counted; share of the real text that its rarest characters make up
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,11 @@ class Settings:
     text: str = ""
     executor: str = "processes"
 
+    def __post_init__(self) -> None:
+        require_whole_numbers(self, table_generations=2, generations=2, table_seeds=2, piece=DISTINCT, context=DISTINCT - 1)
 
-QUICK = Settings(characters=65536, table_generations=6, table_seeds=2, generations=3, seeds=1, steps=256, windows=192)
+
+QUICK = Settings(characters=65536, table_generations=6, table_seeds=4, generations=3, seeds=1, steps=256, windows=192)
 
 
 class Job(NamedTuple):
@@ -161,13 +167,11 @@ def measures(written: np.ndarray, rare: np.ndarray) -> dict[str, float]:
 def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Every generation's measures, the mean over seeds, and the least and the greatest loss."""
     found = []
-    for key in dict.fromkeys((row["kind"], row["data"], row["generation"]) for row in rows):
-        mine = [row for row in rows if (row["kind"], row["data"], row["generation"]) == key]
-        values = {name: float(np.mean([row[name] for row in mine])) for name in MEASURES}
+    for kind, data, g in dict.fromkeys((row["kind"], row["data"], row["generation"]) for row in rows):
+        mine = [row for row in rows if (row["kind"], row["data"], row["generation"]) == (kind, data, g)]
         losses = [row["loss"] for row in mine]
-        found.append(
-            dict(zip(("kind", "data", "generation"), key, strict=True)) | values | {"low": min(losses), "high": max(losses)}
-        )
+        about = {"kind": kind, "data": data, "generation": g, "low": min(losses), "high": max(losses)}
+        found.append(about | {name: float(np.mean([row[name] for row in mine])) for name in MEASURES})
     return found
 
 
@@ -189,44 +193,47 @@ def figures(result: Result) -> dict[str, Any]:
         for i, regime in enumerate(REGIMES):
             mine = [row for row in rows if row["kind"] == kind and row["data"] == regime]
             x = [row["generation"] for row in mine]
-            axes.fill_between(
-                x, [r["low"] for r in mine], [r["high"] for r in mine], color=plots.COLORS[i], alpha=0.2, linewidth=0
-            )
-            axes.plot(x, [row["loss"] for row in mine], marker="o", markersize=4, color=plots.COLORS[i], label=regime)
+            low, high = ([row[end] for row in mine] for end in ("low", "high"))
+            axes.fill_between(x, low, high, color=plots.COLORS[i], alpha=0.2, linewidth=0)
+            axes.plot(x, [row["loss"] for row in mine], marker=MARKERS[i], markersize=5, color=plots.COLORS[i], label=regime)
         axes.set_title(f"{kind}s", fontsize=10, color=plots.INK)
-        axes.xaxis.get_major_locator().set_params(integer=True)
         plots.legend(axes)
-    written, panels = plots.new_figure("generation", "", panels=3)
+    written, measured = plots.new_figure("generation", "", panels=3)
     labels = (f"share of {DISTINCT}-grams that differ", "share of rare characters", "entropy (nats/character)")
-    for axes, measure, label in zip(panels, MEASURES[1:], labels, strict=True):
+    for axes, measure, label in zip(measured, MEASURES[1:], labels, strict=True):
         for i, regime in enumerate(REGIMES):
             for kind, style in ((TABLE, "--"), (TRANSFORMER, "-")):
                 mine = [row for row in rows if row["kind"] == kind and row["data"] == regime]
-                values = [row[measure] for row in mine]
-                axes.plot([r["generation"] for r in mine], values, style, color=plots.COLORS[i], label=f"{kind}, {regime}")
+                look = {"linestyle": style, "marker": MARKERS[i], "markersize": 4, "color": plots.COLORS[i]}
+                axes.plot([r["generation"] for r in mine], [r[measure] for r in mine], label=f"{kind}, {regime}", **look)
         axes.set_ylabel(label, color=plots.INK)
+    plots.legend(measured[1], loc="upper left")
+    for axes in (*panels, *measured):
         axes.xaxis.get_major_locator().set_params(integer=True)
-    plots.legend(panels[1], loc="upper left")
     return {"collapse": loss, "what_they_write": written}
 
 
 def judge(results: Mapping[str, Any]) -> Finding:
-    """By how much the loss of tables rises in a generation where texts replace each other. The claim holds where, with every seed
-    and both kinds, the loss rises so and rises less where texts accumulate; fails where it rises with none; else undecidable."""
+    """By how much the loss of tables rises in a generation where texts replace each other, with Student's interval over seeds.
+
+    The claim holds where, with every seed of both kinds, the loss rises so and rises less where texts accumulate; it fails where
+    it rises with none. Else, and with fewer than five seeds, which by chance alone agree too often, it is undecidable.
+    """
     rows = results[NAME]["tables"]["generations"]
     replaced, accumulated = ([rises(rows, kind, regime) for kind in (TABLE, TRANSFORMER)] for regime in (REPLACE, ACCUMULATE))
     every, kept = np.concatenate(replaced), np.concatenate(accumulated)
-    holds = np.all(every > 0) and np.all(kept < every)
-    verdict = HOLDS if holds else FAILS if np.all(every <= 0) else UNDECIDABLE
-    steps = max(row["generation"] for row in rows if row["kind"] == TABLE)
-    each_step = replaced[0] / steps
-    limit = "some" if np.any(kept < 0) else "none"
+    verdict = UNDECIDABLE
+    if 0.5 ** len(every) <= SIGNIFICANT:
+        holds = np.all(every > 0) and np.all(kept < every)
+        verdict = HOLDS if holds else FAILS if np.all(every <= 0) else UNDECIDABLE
+    by_step = replaced[0] / max(row["generation"] for row in rows if row["kind"] == TABLE)
+    value, reach = float(by_step.mean()), student(len(by_step) - 1) * float(by_step.std(ddof=1)) / len(by_step) ** 0.5
     why = (
         f"Replaced, the loss rises by {replaced[0].mean():.2f} nats (tables) and {replaced[1].mean():.2f} (transformers), "
-        f"accumulated by {accumulated[0].mean():.2f} and {accumulated[1].mean():.2f}; {limit} of these ends below its first loss."
+        f"accumulated by {accumulated[0].mean():.2f} and {accumulated[1].mean():.2f}: "
+        f"written text takes {np.sum(kept < 0)} of {len(kept)} below the loss that real text alone gives."
     )
-    low, high = float(each_step.min()), float(each_step.max())
-    return Finding(float(each_step.mean()), low, high, "nats/character per generation", verdict, why)
+    return Finding(value, value - reach, value + reach, "nats/character per generation", verdict, why)
 
 
 CLAIMS = (
@@ -234,7 +241,7 @@ CLAIMS = (
         15,
         "Synthetic data can break the limit, or the model.",
         "the rise of the loss on real text per generation of n-gram tables where samples replace the data; holds where this loss "
-        "rises with every seed and kind, and rises less where samples accumulate beside the real data",
+        "rises with every seed and kind, five seeds at least, and rises less where samples accumulate beside the real data",
         "replaced: rises with every generation; accumulated: stays bounded (Gerstgrasser 2024, arXiv:2404.01413)",
         (NAME,),
         judge,

@@ -17,6 +17,7 @@ from refllm.lab import corpus, sweep, text_models
 from refllm.lab.effective_data import PUBLISHED, RMS, equal_data, predicted, summary
 from refllm.lab.experiment import Report, Result
 from refllm.lab.pool import each
+from refllm.lab.settings import require_whole_numbers
 from refllm.lab.verdict import Claim, Finding, within
 from refllm.models import accounting, architecture
 
@@ -42,6 +43,9 @@ class Settings:
     windows: int = 384
     text: str = ""
     executor: str = "processes"
+
+    def __post_init__(self) -> None:
+        require_whole_numbers(self, seeds=2)  # one seed gives no interval
 
 
 QUICK = Settings(width=16, unique=16384, epochs=(1, 2, 4, 8, 16, 32), seeds=2, windows=192)
@@ -76,12 +80,10 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
 
 
 def check(settings: Settings, text: corpus.Text) -> None:
-    """Raise ValueError for epochs that do not rise from 1, a single seed, a U of no whole batches, or too little fresh text."""
+    """Raise ValueError for epochs that do not rise from 1, a U of no whole batches, or too little fresh text."""
     s, needed = settings, settings.unique * settings.epochs[-1]
-    if s.epochs[0] != 1 or list(s.epochs) != sorted(set(s.epochs)) or len(s.epochs) < 2:
+    if s.epochs[0] != 1 or list(s.epochs) != sorted(s.epochs) or len(s.epochs) < 2:
         raise ValueError(f"epochs={s.epochs} must rise from 1, and be two at least.")
-    if s.seeds < 2:
-        raise ValueError(f"seeds={s.seeds} tell no interval; ask for 2 at least.")
     if s.unique % (s.batch * s.context):
         raise ValueError(f"unique={s.unique} must be a multiple of batch · context = {s.batch * s.context}.")
     if needed > len(text.train) // s.context * s.context - s.context:

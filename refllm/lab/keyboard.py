@@ -21,6 +21,7 @@ from refllm.lab.crossing import HIGH, LOW, Line, Means, crossing, means, where
 from refllm.lab.experiment import Report, Result
 from refllm.lab.guesses import judged
 from refllm.lab.pool import each
+from refllm.lab.settings import require_whole_numbers
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
 from refllm.models import accounting, architecture, ngram
 
@@ -51,6 +52,9 @@ class Settings:
     seed: int = 0
     text: str = ""
     executor: str = "processes"
+
+    def __post_init__(self) -> None:
+        require_whole_numbers(self, seed=0)
 
 
 QUICK = Settings(widths=(4, 8, 12, 24, 48), characters=(49152, 98304, 196608, 393216), seeds=1, windows=192)

@@ -114,12 +114,37 @@ def test_the_claim_is_judged_by_both_kinds(replaced, accumulated, verdict):
         {"kind": kind, "data": data, "seed": seed, "generation": g, "loss": 2 + rise * g / 2}
         for data, both in (("replace", replaced), ("accumulate", accumulated))
         for kind, rise in zip(("n-gram", "transformer"), both, strict=True)
-        for seed in (0, 1)
+        for seed in (0, 1, 2)
         for g in (0, 1, 2)
     ]
     finding = collapse.judge({"collapse": {"tables": {"generations": rows}}})
     assert finding.verdict == verdict
     assert finding.value == pytest.approx(replaced[0] / 2)
+    assert finding.low <= finding.value <= finding.high
+
+
+def planted(rises, accumulated=-0.1):
+    """Rows of as many seeds of both kinds as there are rises, of losses over two generations."""
+    return [
+        {"kind": kind, "data": data, "seed": seed, "generation": g, "loss": 2 + g * rise}
+        for kind in ("n-gram", "transformer")
+        for seed, one in enumerate(rises)
+        for data, rise in (("replace", one), ("accumulate", accumulated))
+        for g in (0, 1)
+    ]
+
+
+def test_few_seeds_decide_nothing():
+    for rise in (1.0, -1.0):
+        finding = collapse.judge({"collapse": {"tables": {"generations": planted([rise, rise])}}})
+        assert finding.verdict == UNDECIDABLE  # four of four agree by chance once in sixteen
+
+
+def test_the_interval_is_students_over_the_seeds_of_tables():
+    finding = collapse.judge({"collapse": {"tables": {"generations": planted([1.0, 2.0, 4.5])}}})
+    reach = 4.303 * np.std([1, 2, 4.5], ddof=1) / 3**0.5
+    assert finding[:3] == pytest.approx((2.5, 2.5 - reach, 2.5 + reach), rel=1e-3)
+    assert "written text takes 6 of 6 below the loss that real text alone gives" in finding.why
 
 
 def test_a_text_too_short_for_fresh_ones_is_refused(text):

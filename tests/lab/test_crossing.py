@@ -25,18 +25,22 @@ def test_the_first_change_of_sign_is_interpolated():
     assert zero(np.array([0.0, 1.0, 3.0, 4.0]), np.array([5.0, 1.0, -3.0, 1.0])) == pytest.approx(1.5)
     assert zero(np.array([0.0, 1.0]), np.array([1.0, 2.0])) is None
     assert zero(np.array([2.0]), np.array([0.0])) is None
+    assert zero(np.array([1.0, 2.0]), np.array([0.0, 0.0])) == 1
 
 
 def test_lines_without_a_size_in_common_cross_nowhere():
     assert crossed(([1.0, 2.0], flat([1, 1])), ([4.0, 8.0], flat([0, 0]))) == (None, None, None, None, None)
 
 
-@pytest.mark.parametrize(("losses", "reached"), [((2.0, 1.5), 0.0), ((2.0, 0.5), 1.0), ((0.5, 0.6), 1.0)])
-def test_the_first_reaches_the_second_where_it_is_somewhere_as_good(losses, reached):
+@pytest.mark.parametrize(
+    ("losses", "reached", "size"),
+    [((2.0, 1.5), 0, None), ((2.0, 0.5), 1, 9 ** (2 / 3)), ((0.5, 1.5), 1, 3), ((0.5, 0.6), 1, None), ((2.0, 1.0), 1, 9)],
+)
+def test_the_first_reaches_the_second_where_it_is_somewhere_as_good(losses, reached, size):
     found = crossed(([1.0, 9.0], flat(losses)), ([1.0, 9.0], flat([1, 1])))
     assert found.reached == reached
     assert found.range == pytest.approx((1, 9))
-    assert (found.size is not None) == (losses == (2.0, 0.5))
+    assert found.size == (size and pytest.approx(size))
 
 
 def test_the_interval_of_a_crossing_covers_the_true_one_about_as_often_as_it_says():

@@ -65,7 +65,9 @@ def test_the_finding_tells_the_misfit_and_where_the_model_over_fits():
     ("changed", "message"),
     [
         ({"epochs": (2, 4)}, r"epochs=\(2, 4\) must rise from 1"),
-        ({"seeds": 1}, "seeds=1 tell no interval; ask for 2 at least"),
+        ({"seeds": 1}, "seeds=1 must be at least 2"),
+        ({"epochs": (1, 4, 2)}, r"epochs=\(1, 4, 2\) must rise from 1"),
+        ({"epochs": (1,)}, r"epochs=\(1,\) must rise from 1, and be two at least"),
         ({"unique": 500}, r"unique=500 must be a multiple of batch · context = 64"),
         ({"unique": 6400}, r"16 epochs of 6,400 are compared with 102,400 fresh ones"),
     ],
