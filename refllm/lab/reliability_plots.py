@@ -15,12 +15,12 @@ MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 def style(i: int) -> dict[str, Any]:
     """The colour and the mark of the i-th of several lines."""
-    return {"color": plots.COLORS[i % len(plots.COLORS)], "marker": MARKS[i % len(MARKS)], "markersize": 4.5}
+    return {"color": plots.COLORS[i % len(plots.COLORS)], "marker": MARKS[i % len(MARKS)], "markersize": 5}
 
 
 def yield_curves(curves: Sequence[tuple[str, Rows]]) -> Any:
     """Exact match against length with the band of independent steps, p^n dotted, the law where items differ dashed."""
-    figure, axes = plots.new_figure("length (steps)", "share of items right so far")
+    figure, axes = plots.new_figure("length (steps)", "share of items right so far", wide=len(curves) > 1)
     for i, (label, rows) in enumerate(curves):
         n, look = [row["length"] for row in rows], style(i)
         color = look["color"]
@@ -33,7 +33,7 @@ def yield_curves(curves: Sequence[tuple[str, Rows]]) -> Any:
     axes.fill_between([], [], color=plots.FAINT, alpha=0.4, linewidth=0, label="independent steps, 95 %")
     axes.set_ylim(0, None)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    plots.legend(axes)
+    plots.legend(axes, loc="center left", bbox_to_anchor=(1, 0.5))  # beside it: curves may run anywhere
     return figure
 
 
@@ -122,8 +122,8 @@ def cost(rows: Rows, label: str) -> Any:
 
 
 def _lines(axes: Any, rows: Rows, column: str) -> None:
-    """A column against total FLOPs, a line for each size; what is nothing or missing is left out where only more can be drawn."""
+    """A column against total FLOPs, a line for each size. Losses that are too small to be known by so many items are left out."""
     for i, size in enumerate(sorted({row["parameters"] for row in rows})):
         mine = [row for row in rows if row["parameters"] == size and row[column] is not None]
-        mine = [row for row in mine if row[column] > 1e-12] if column == "nats" else mine
+        mine = [row for row in mine if row[column] > 1e-5] if column == "nats" else mine
         axes.plot([row["total_flops"] for row in mine], [row[column] for row in mine], label=f"N = {size:,}", **style(i))
