@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from refllm.array_api import load, namespace
+from refllm.array_api import load
 from refllm.lab import progress
 from refllm.models import architecture
 from refllm.training.config import TrainingConfig
@@ -76,15 +76,16 @@ def learn(
         for end in branches.get(step - 1, ()):
             branch, cooling = _copied(state), _cooling(learns, step - 1, end)
             while branch.step < end:
-                branch, loss, _ = updated(branch, cooling)
-            _require_finite(loss, end)
+                branch, *_ = updated(branch, cooling)
             cooled[end] = branch.vector
         state, loss, n_tokens = updated(state, learns)
         beta = (1 - 1 / step) ** (1 + horizon)
         mean = state.vector * (1 - beta) if mean is None else beta * mean + (1 - beta) * state.vector
         tokens_read += n_tokens
         if step in snapshots:
-            _require_finite(loss, step)
+            value = float(backend.xp.to_numpy(loss))
+            if not abs(value) < float("inf"):
+                raise ValueError(f"the loss is {value} at step {step}: training diverged; lower its learning rate.")
             raw, averaged = (unpack(vector * 1, learns.layout) for vector in (state.vector, mean))  # the next step may reuse them
             yield Snapshot(step, tokens_read, raw, averaged, unpack(cooled.pop(step), learns.layout) if cooldown else None)
 
@@ -113,12 +114,6 @@ def _cooling(learns: Learner, begin: int, end: int) -> Learner:
 def _copied(state: State) -> State:
     """A state of its own: the steps that follow may overwrite the one that is given."""
     return State(state.vector * 1, state.mean * 1, state.square * 1, state.step)
-
-
-def _require_finite(loss: Any, step: int) -> None:
-    value = float(namespace(loss).to_numpy(loss))
-    if not abs(value) < float("inf"):
-        raise ValueError(f"the loss is {value} at step {step}: training diverged; lower its learning rate.")
 
 
 def spread(name: str, config: Any, seed: int, gain: float) -> dict[str, Any]:
