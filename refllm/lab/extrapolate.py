@@ -45,7 +45,8 @@ def extrapolate(
     """
     values = np.unique(runs.column(by))
     if not 1 <= largest < len(values):
-        raise ValueError(f"the runs have {len(values)} values of {by}; {largest} of them cannot be held out.")
+        has = f"{len(values)} value{'s' if len(values) != 1 else ''} of {by}"
+        raise ValueError(f"the runs have {has}; {largest} of them cannot be held out.")
     beyond = runs.column(by) >= values[-largest]
     fitted = fit(runs.chosen(~beyond), variables, floor, delta=delta, resamples=resamples, seed=seed)
     held_out = runs.chosen(beyond)

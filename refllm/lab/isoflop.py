@@ -165,7 +165,7 @@ def _valley(runs: Runs) -> Valley | None:
         return None
     at = -c1 / (2 * c2)
     curve = (float(c2), float(c1 - 2 * c2 * middle), float(c0 - c1 * middle + c2 * middle**2))
-    C = float(np.exp(np.log(runs.flops).mean()))
+    C = float(runs.flops[0] * np.exp(np.log(runs.flops / runs.flops[0]).mean()))  # exact where all are equal
     inside = bool(x.min() <= middle + at <= x.max())
     return Valley(C, runs, curve, float(np.exp(middle + at)), float(c0 - c1**2 / (4 * c2)), inside)
 

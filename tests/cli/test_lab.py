@@ -5,21 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from refllm.lab.laws import BESIROGLU
-
 TINY = ["widths=4,8", "steps=24", "batch=2", "context=16", "tuned=4,8", "tuning_steps=8", "snapshots=3", "windows=8", "seeds=1"]
-
-
-@pytest.fixture
-def runs(tmp_path):
-    """A table of runs that follow a law, five budgets with seven sizes each."""
-    rows = ["parameters,tokens,flops,loss"]
-    for C in np.geomspace(1e18, 1e20, 5):
-        for N in BESIROGLU.optimum(C)[0] * np.geomspace(0.25, 4, 7):
-            rows.append(f"{N:.6g},{C / 6 / N:.6g},{C:.6g},{BESIROGLU.loss(N, C / 6 / N):.8g}")
-    path = tmp_path / "runs.csv"
-    path.write_text("\n".join(rows))
-    return path
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["sweep", "--help"]])
@@ -27,32 +13,6 @@ def test_help_names_what_there_is(refllm, arguments):
     done = refllm("lab", *arguments)
     assert done.status == 0
     assert "Usage: refllm lab" in done.out
-
-
-def test_a_fit_finds_the_law_and_keeps_numbers_and_plots(refllm, runs, tmp_path):
-    done = refllm("lab", "fit", runs, "--resamples", "40", "--out", tmp_path / "fit")
-    assert done.status == 0
-    assert "L = E + A / N^alpha + B / D^beta" in done.out
-    about = json.loads((tmp_path / "fit" / "fit-ND.json").read_text())
-    assert about["constants"]["alpha"] == pytest.approx(BESIROGLU.alpha, rel=1e-3)
-    assert (tmp_path / "fit" / "fit-ND-law.png").stat().st_size > 10_000
-
-
-def test_the_other_commands_agree_with_the_law(refllm, runs, tmp_path):
-    said = {}
-    for name, *options in (["isoflop"], ["frontier", "--resamples", "20"], ["extrapolate", "--law", "ND", "--by", "flops"]):
-        done = refllm("lab", name, runs, *options, "--json")
-        assert done.status == 0, done
-        said[name] = json.loads(done.out)
-        assert refllm("lab", name, runs, *options).out.strip()
-    assert said["isoflop"]["exponent"] == pytest.approx(BESIROGLU.parameter_exponent, abs=1e-3)
-    assert said["frontier"]["exponent"] == pytest.approx(BESIROGLU.parameter_exponent, abs=1e-3)
-    assert max(abs(row["error"]) for row in said["extrapolate"]["rows"] if row["law"] == "with a floor") < 1e-3
-    assert "0.78 (Besiroglu 2024)" in refllm("lab", "frontier", runs, "--resamples", "2").out
-    done = refllm("lab", "exponent", runs, "--resamples", "20", "--json")
-    ours = json.loads(done.out)["rows"][-1]
-    assert ours["law"] == "these runs"
-    assert ours["compute"] == pytest.approx(2 ** (1 / BESIROGLU.compute_exponent), rel=0.01)
 
 
 def test_a_sweep_is_conducted_shown_and_fitted(refllm, text, tmp_path):
@@ -70,19 +30,12 @@ def test_a_sweep_is_conducted_shown_and_fitted(refllm, text, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["fit", "RUNS", "--law", "X"], "--law 'X' is not a law"),
-        (["fit", "RUNS", "--floor", "high"], "--floor 'high' is neither fit, none nor a loss"),
-        (["fit", "RUNS", "--floor", "9"], "lies at or below the floor"),
-        (["fit", "RUNS", "--min-tokens", "1e30"], "none of the 35 losses"),
-        (["fit", "nothing.csv"], "no such file"),
-        (["extrapolate", "RUNS", "--by", "loss"], "--by 'loss' is neither"),
-        (["exponent", "--share", "2"], "--share 2.0 must lie between 0 and 1"),
         (["sweep", "--set", "depth=3"], "must be name=value with one of widths"),
         (["sweep", "--set", "steps=many"], "--set steps=many is not a number such as 8192"),
     ],
 )
-def test_wrong_input_is_refused_in_a_sentence(refllm, runs, arguments, says):
-    refllm("lab", *(runs if a == "RUNS" else a for a in arguments)).refused(says)
+def test_wrong_settings_are_refused_in_a_sentence(refllm, arguments, says):
+    refllm("lab", *arguments).refused(says)
 
 
 @pytest.fixture

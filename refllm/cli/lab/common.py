@@ -120,4 +120,4 @@ def say_where(out: Path | None, console: "Console") -> None:
     if out is not None:
         what = "Numbers and plots lie" if draws() else "Numbers lie"
         more = "" if draws() else "; plots need matplotlib: pip install 'refllm[plots]'"
-        console.print(f"{what} in {out}{more}.", style="dim")
+        console.print(f"{what} in {out}{more}.", style="dim", markup=False)
