@@ -21,7 +21,8 @@ from refllm.models import architecture, ngram
 from refllm.models.model import Model
 
 Rows = Sequence[Sequence[int]]  # token ids of texts, of any lengths; the first token of each is given, the others are predicted
-Forecast = Callable[[np.ndarray], np.ndarray]  # the token that each text was continued with (R,) -> p of its next (R, V) float64
+Ids = Callable[[str], list[int]]  # a text to its tokens, behind the one that begins every text
+Forecast = Callable[[np.ndarray], np.ndarray]  # the last token of each text (R,) to the probabilities of the next (R, V) float64
 
 
 class Forecaster(NamedTuple):
@@ -29,18 +30,12 @@ class Forecaster(NamedTuple):
 
     begin: Callable[[int, int], Forecast]  # predictions for R texts side by side, from their first token, of at most T each
     nats: Callable[[Rows], list[np.ndarray]]  # −ln p of each token of the texts but the first, (T,) float64 for each text
-    ids: Callable[[str], list[int]]  # a text as tokens behind the one that begins every text
+    ids: Ids
     vocab_size: int
 
 
 def transformer(
-    rows_at: Callable[[int], Rows],
-    ids: Callable[[str], list[int]],
-    vocab_size: int,
-    length: int,
-    steps: int,
-    width: int,
-    seed: int,
+    rows_at: Callable[[int], Rows], ids: Ids, vocab_size: int, *, length: int, steps: int, width: int, seed: int
 ) -> Forecaster:
     """Train a small Llama. rows_at: the texts of a step, of at most 1 + length tokens"""
     config = config_of(width, vocab_size, length)
@@ -57,7 +52,7 @@ def batch(rows: Rows, length: int) -> tuple[np.ndarray, np.ndarray]:
     return tokens, targets
 
 
-def forecaster_of(model: Model, ids: Callable[[str], list[int]]) -> Forecaster:
+def forecaster_of(model: Model, ids: Ids) -> Forecaster:
     """Predictions by decoding with a cache."""
 
     def begin(rows: int, length: int) -> Forecast:
@@ -100,10 +95,8 @@ def checkpoint(path: str) -> Forecaster:
     return forecaster_of(model, ids)
 
 
-def counted(
-    rows_at: Callable[[int], Rows], ids: Callable[[str], list[int]], vocab_size: int, steps: int, order: int
-) -> Forecaster:
-    """Count n-grams in the texts of as many steps."""
+def counted(rows_at: Callable[[int], Rows], ids: Ids, vocab_size: int, *, steps: int, order: int) -> Forecaster:
+    """Count n-grams. rows_at: the texts of a step, of any lengths"""
     model = ngram.train(np.concatenate([row for step in range(steps) for row in rows_at(step)]), order, vocab_size)
 
     def begin(rows: int, length: int) -> Forecast:

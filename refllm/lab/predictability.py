@@ -106,9 +106,9 @@ def forecaster(name: str, source: Source, s: Settings) -> Forecaster:
         return [source.ids(source.draw(KINDS[k], rng, s.length)) for k in rng.integers(0, len(KINDS), s.batch)]
 
     V = len(source.symbols)
-    if name == "transformer":
-        return forecasters.transformer(rows_at, source.ids, V, s.length, s.steps, s.width, s.seed)
-    return forecasters.counted(rows_at, source.ids, V, s.steps, s.order)
+    if name == TRAINED[0]:
+        return forecasters.transformer(rows_at, source.ids, V, length=s.length, steps=s.steps, width=s.width, seed=s.seed)
+    return forecasters.counted(rows_at, source.ids, V, steps=s.steps, order=s.order)
 
 
 def measured(model: Forecaster, source: Source, kind: str, s: Settings) -> tuple[dict[str, Any], np.ndarray]:
@@ -165,7 +165,7 @@ def figures(result: Result) -> dict[str, Any]:
     bits.set_ylim(0, None)
     codes.axhspan(0, ENDING, color=plots.FAINT, alpha=0.15, linewidth=0, label=f"0 to {ENDING} bits")
     codes.set_xlabel("−Σ log₂ p under the model (bits)", color=plots.INK)
-    codes.set_ylabel("length of the arithmetic code − that (bits)", color=plots.INK)
+    codes.set_ylabel("bits of the arithmetic code beyond these", color=plots.INK)
     plots.logarithmic(codes, y=False)
     for axes in (bits, codes):
         plots.legend(axes)

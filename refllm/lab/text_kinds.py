@@ -37,7 +37,7 @@ class Source(NamedTuple):
         if kind == "random letters":
             return "".join(rng.choice(list(LETTERS), length))
         if kind == "counting":
-            first = int(rng.integers(1, LARGEST))
+            first = int(rng.integers(0, LARGEST))
             return whole_words([str(first + i) for i in range(length)], length)
         begin = int(rng.integers(0, len(self.words)))
         passage = whole_words([self.words[(begin + i) % len(self.words)] for i in range(length)], length)

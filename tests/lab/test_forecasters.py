@@ -26,7 +26,7 @@ def llama(vocab_size=V, length=12, seed=0, tokenizer=None):
 def made(name):
     if name == "transformer":
         return forecasters.forecaster_of(llama(), list)
-    return forecasters.counted(lambda step: ROWS[step : step + 2], list, V, 3, 3)
+    return forecasters.counted(lambda step: ROWS[step : step + 2], list, V, steps=3, order=3)
 
 
 @pytest.mark.parametrize("name", ["transformer", "n-grams"])
@@ -51,7 +51,7 @@ def test_texts_of_any_lengths_side_by_side_come_back_from_a_code_as_long_as_they
 
 
 def test_n_grams_are_counted_in_the_texts_of_all_steps_in_turn():
-    model = forecasters.counted(lambda step: ROWS[2 * step : 2 * step + 2], list, V, 2, 3)
+    model = forecasters.counted(lambda step: ROWS[2 * step : 2 * step + 2], list, V, steps=2, order=3)
     known = ngram.train(np.concatenate(ROWS), 3, V)
     for given, token in (((1,), 2), ((3,), 0)):
         p = ngram.distribution(known, given)[token]
@@ -68,12 +68,13 @@ def test_a_batch_is_tokens_and_their_successors_and_nothing_behind_a_text_counts
 
 def test_a_transformer_learns_the_texts_it_is_given():
     rows = [[0, 1, 2, 3, 4], [4, 3, 2, 1]]
-    costs = [
-        math.fsum(map(math.fsum, forecasters.transformer(lambda step: rows, list, V, 4, steps, 8, 0).nats(rows)))
-        for steps in (1, 40)
-    ]
-    assert costs[0] > 0.9 * 7 * math.log(V)
-    assert costs[1] < 0.5 * costs[0]
+
+    def cost(steps):
+        model = forecasters.transformer(lambda step: rows, list, V, length=4, steps=steps, width=8, seed=0)
+        return math.fsum(map(math.fsum, model.nats(rows)))
+
+    assert cost(1) > 0.9 * 7 * math.log(V)
+    assert cost(40) < 0.5 * 7 * math.log(V)
 
 
 @pytest.fixture

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from refllm.checkpoints import save
-from refllm.lab import predictability
+from refllm.lab import forecasters, predictability
+from refllm.lab.arithmetic_coder import TOTAL
 from refllm.lab.experiment import conduct
-from refllm.lab.text_kinds import KINDS
+from refllm.lab.forecasters import Forecaster
+from refllm.lab.text_kinds import DIGITS, KINDS, LETTERS, Source
 from refllm.models import architecture
 from refllm.models.model import Model
 from refllm.tokenizer import train_bpe
@@ -43,6 +45,20 @@ def test_every_code_gives_its_text_back_and_is_as_long_as_the_model_says(result)
         assert row["coded_bytes"] == -(-row["coded_bits"] // 8)
 
 
+def test_a_decoder_with_other_probabilities_does_not_give_the_texts_back():
+    source, V = Source(("ab", "cde"), "".join(sorted({*LETTERS, *DIGITS}))), 37
+    runs = iter(range(2))
+
+    def begin(rows, length):
+        p = np.ones((rows, V))
+        p[:, 5 + next(runs)] = 100
+        return lambda last: p / p.sum(axis=1, keepdims=True)
+
+    model = Forecaster(begin, lambda rows: [np.full(len(row) - 1, math.log(V)) for row in rows], source.ids, V)
+    row, _ = predictability.measured(model, source, "text", predictability.Settings(texts=4, length=20))
+    assert row["given_back"] is False
+
+
 def test_bits_are_told_per_byte_and_per_word(result):
     for row in result["tables"]["texts"]:
         assert 3 * 16 <= row["bytes"] <= 3 * 24
@@ -62,6 +78,32 @@ def test_each_kind_is_compared_with_the_next(result):
     for row in rows:
         assert row["difference"] == pytest.approx(bits[row["model"], row["harder"]] - bits[row["model"], row["easier"]])
         assert row["low"] < row["difference"] < row["high"]
+
+
+def test_texts_are_compared_in_pairs(text):
+    settings = predictability.Settings(steps=20, batch=4, length=24, order=1, texts=5, text=str(text))
+    row = predictability.judged(("n-grams", settings))["comparisons"][1]
+    assert (row["harder"], row["easier"]) == ("shuffled words", "text")  # of the same letters, all that order 1 knows of
+    assert (row["difference"], row["low"], row["high"]) == pytest.approx((0, 0, 0), abs=1e-12)
+
+
+def test_models_are_made_and_trained_as_the_settings_say(monkeypatch):
+    asked = {}
+    for name in ("transformer", "counted"):
+        monkeypatch.setattr(forecasters, name, lambda rows_at, *_, name=name, **given: asked.update({name: (rows_at, given)}))
+    s = predictability.Settings(width=10, steps=11, batch=12, length=13, order=14, seed=15)
+    source = Source(("ab", "cde"), "".join(sorted({*LETTERS, *DIGITS})))
+    for name in ("transformer", "n-grams"):
+        predictability.forecaster(name, source, s)
+    assert asked["transformer"][1] == {"length": 13, "steps": 11, "width": 10, "seed": 15}
+    assert asked["counted"][1] == {"steps": 11, "order": 14}
+    rows_at = asked["counted"][0]
+    assert len(rows_at(0)) == 12
+    assert rows_at(0) == asked["transformer"][0](0) != rows_at(1)
+    seen = {len(row) for step in range(5) for row in rows_at(step)}
+    assert max(seen) == 1 + 13
+    digits = set(source.ids("0123456789")[1:])
+    assert any(digits & set(row) for step in range(5) for row in rows_at(step))  # the last kind is learned too
 
 
 def test_a_random_letter_takes_at_least_its_entropy(result):
@@ -89,9 +131,22 @@ def test_the_users_model_is_asked_in_place_of_those_trained_here(text, tmp_path,
     for row in rows:
         assert row["given_back"]
         assert -1e-3 < row["bits_over"] < 2 + row["precision_bits"]
+        assert row["precision_bits"] > row["tokens"] * math.log2(TOTAL / (TOTAL - vocab_size)) * 0.999
         assert row["tokens"] <= row["bytes"]
         assert row["model_bits"] == pytest.approx(row["tokens"] * math.log2(vocab_size), rel=0.02)  # it has learned nothing
     assert predictability.CLAIMS[0].judge({"predictability": found}).verdict != "holds"
+
+
+def test_words_that_are_asked_about_need_not_be_all_that_were_learned_from(monkeypatch):
+    both, one = (Source(words, "".join(sorted({*LETTERS, *DIGITS}))) for words in (("aaaa", "bbbb"), ("aaaa",)))
+    settings = predictability.Settings(steps=20, batch=5, length=24, order=3, texts=3)
+
+    def bits(learned_from, asked_about):
+        monkeypatch.setattr(predictability, "sources", lambda *_: (learned_from, asked_about))
+        rows = predictability.judged(("n-grams", settings))["texts"]
+        return next(row["bits_per_byte"] for row in rows if row["kind"] == "text")
+
+    assert bits(both, one) < 2 < bits(one, both)
 
 
 def planted(result, bits, reach=0.1):
