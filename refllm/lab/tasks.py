@@ -49,6 +49,8 @@ def facts(keys: int = 48, values: int = 16, per_sequence: int = 8, zipf: float =
     """A table of keys² facts, two keys to one of `values` answers, several facts in a sequence.
 
     zipf: the exponent of how often the facts come, the first the most often; 0: all alike    A feature is a fact's number.
+    Facts may come twice in a sequence. So they are independent, and answers that depend on their fact alone are too: were they
+    drawn without replacement, knowing k of n facts would put all m answers right by less than (k/n)^m.
     """
     table = generator(seed, "facts").integers(0, values, keys * keys)
     weights = np.arange(1, keys * keys + 1, dtype=float) ** -zipf
