@@ -51,7 +51,7 @@ def test_a_decoder_with_other_probabilities_does_not_give_the_texts_back():
 
     def begin(rows, length):
         p = np.ones((rows, V))
-        p[:, 5 + next(runs)] = 100
+        p[:, 20 * next(runs)] = 100
         return lambda last: p / p.sum(axis=1, keepdims=True)
 
     model = Forecaster(begin, lambda rows: [np.full(len(row) - 1, math.log(V)) for row in rows], source.ids, V)
