@@ -61,16 +61,14 @@ def objective(p, logs, y, weights, terms: Terms, delta: float = DELTA):
     return (weights * huber(prediction(p, logs, terms)[0] - y, delta)).sum(axis=-1)
 
 
-def gradient(p, logs, y, weights, terms: Terms, delta: float = DELTA):
-    """Its gradient: (S, P)."""
+def derivatives(p, logs, y, weights, terms: Terms, delta: float = DELTA):
+    """Its gradient (S, P), and the Hessian (S, P, P) of the parabolas that bound it."""
     predicted, shares = prediction(p, logs, terms)
-    pull = weights * np.clip(predicted - y, -delta, delta)
-    return (pull[..., None] * _jacobian(shares, logs, terms)).sum(axis=1)
-
-
-def _jacobian(shares, logs, terms: Terms):
-    """∂ŷ/∂p: (S, n, P)."""
-    return np.concatenate([shares, -shares[..., : terms.variables] * logs], axis=-1)
+    r = predicted - y
+    jacobian = np.concatenate([shares, -shares[..., : terms.variables] * logs], axis=-1)  # ∂ŷ/∂p: (S, n, P)
+    scaled = jacobian * (weights * np.minimum(1.0, delta / np.maximum(np.abs(r), 1e-300)))[..., None]
+    transposed = scaled.swapaxes(1, 2)
+    return np.matmul(transposed, r[..., None])[..., 0], np.matmul(transposed, jacobian)
 
 
 def minimise(starts, logs, y, weights, terms: Terms, delta: float = DELTA, iterations: int = 500, tolerance: float = 1e-13):
@@ -101,19 +99,13 @@ def minimise(starts, logs, y, weights, terms: Terms, delta: float = DELTA, itera
 
 
 def _step(p, logs, y, weights, damping, terms: Terms, delta: float):
-    """A damped Gauss–Newton step on the parabolas that bound H: (S, P)."""
-    predicted, shares = prediction(p, logs, terms)
-    r = predicted - y
-    q = weights * np.minimum(1.0, delta / np.maximum(np.abs(r), 1e-300))
-    J = _jacobian(shares, logs, terms)
-    scaled = J * q[..., None]
-    hessian = np.matmul(scaled.swapaxes(1, 2), J)
-    g = np.matmul(scaled.swapaxes(1, 2), r[..., None])
+    """A damped Gauss–Newton step: (S, P)."""
+    g, hessian = derivatives(p, logs, y, weights, terms, delta)
     diagonal = np.einsum("sii->si", hessian)
     ridge = damping[:, None] * diagonal + 1e-15 * diagonal.max(axis=-1, keepdims=True) + 1e-300
     index = np.arange(p.shape[1])
     hessian[:, index, index] += ridge
-    return -np.linalg.solve(hessian, g)[..., 0]
+    return -np.linalg.solve(hessian, g[..., None])[..., 0]
 
 
 def grid(logs, y, terms: Terms, exponents: Sequence[float] = (0.1, 0.3, 0.6, 1.0), floors: Sequence[float] = (0.1, 0.5, 0.9)):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm.lab.huber import DELTA, Terms, gradient, grid, huber, minimise, objective, prediction
+from refllm.lab.huber import DELTA, Terms, derivatives, grid, huber, minimise, objective, prediction
 
 TERMS = st.sampled_from([Terms(1, False), Terms(1, True), Terms(2, False), Terms(2, True)])
 
@@ -33,7 +33,7 @@ def test_the_gradient_is_the_complex_steps(terms, seed, delta):
     p, logs, rng = drawn(terms, seed)
     y = prediction(p[None], logs, terms)[0][0] + rng.choice([-1, 1], len(logs)) * delta * rng.choice([0.5, 3.0], len(logs))
     weights = rng.uniform(0, 3, len(logs))
-    found = gradient(p[None], logs, y, weights, terms, delta)[0]
+    found = derivatives(p[None], logs, y, weights, terms, delta)[0][0]
     for i in range(len(p)):
         step = p.astype(complex)
         step[i] += 1e-30j
@@ -44,6 +44,23 @@ def test_the_gradient_is_the_complex_steps(terms, seed, delta):
         expected = np.sum(weights * h).imag / 1e-30
         scale = np.sum(weights * np.minimum(np.abs(r.real), delta)) * max(1, np.abs(logs).max())
         assert abs(found[i] - expected) <= 1e-12 * scale
+
+
+@given(TERMS, st.integers(0, 2**32 - 1), st.sampled_from([1e-3, 0.1, 10.0]))
+def test_the_parabolas_touch_the_objective_and_lie_above_it(terms, seed, delta):
+    """So that a step that lowers them lowers it: for a residual r0 the bound is H(r0) + q·(r² − r0²)/2, q = min(1, δ/|r0|)."""
+    p, logs, rng = drawn(terms, seed)
+    y = prediction(p[None], logs, terms)[0][0] + rng.normal(0, 3 * delta, len(logs))
+    weights = rng.uniform(0, 3, len(logs))
+    g, hessian = derivatives(p[None], logs, y, weights, terms, delta)
+    r = prediction(p[None], logs, terms)[0][0] - y
+    q = weights * np.minimum(1, delta / np.abs(r))
+    moved = r + rng.normal(0, delta, len(r))
+    assert np.all(weights * huber(moved, delta) <= weights * huber(r, delta) + q * (moved**2 - r**2) / 2 + 1e-12 * delta**2)
+    step = 1e-6 * rng.standard_normal(len(p))
+    change = prediction(p[None] + step, logs, terms)[0][0] - prediction(p[None] - step, logs, terms)[0][0]
+    assert step @ hessian[0] @ step == pytest.approx(np.sum(q * change**2) / 4, rel=1e-4)
+    assert g[0] @ step == pytest.approx(np.sum(q * r * change) / 2, rel=1e-4, abs=1e-9 * np.sum(q * np.abs(r * change)))
 
 
 def test_hubers_function_is_a_parabola_then_a_line():
@@ -85,7 +102,7 @@ def test_the_minimum_is_scipys():
 
     def both(p):
         arguments = (p[None], logs, y, np.ones(240), terms, DELTA)
-        return 1e4 * objective(*arguments)[0], 1e4 * gradient(*arguments)[0]
+        return 1e4 * objective(*arguments)[0], 1e4 * derivatives(*arguments)[0][0]
 
     theirs = optimize.minimize(both, found[value.argmin()] + 0.02, jac=True, method="BFGS", options={"gtol": 1e-9})
     assert value.min() <= theirs.fun / 1e4 * (1 + 1e-9)
