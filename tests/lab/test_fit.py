@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from refllm.lab.fit import fit, share_beyond, student
+from refllm.lab.fit import fit, mixed, share_beyond, student
 from refllm.lab.laws import BESIROGLU, LossLaw, PowerLaw
 from refllm.lab.runs import Runs
 
@@ -92,6 +92,31 @@ def test_a_floor_far_below_the_losses_is_told_to_be_unknown():
     assert any("E is not identifiable" in sentence or "E went to zero" in sentence for sentence in found.warnings)
     clear = fit(line(n=40, noise=1e-4, floor=1.5, exponent=0.5), ("parameters",), True, resamples=100)
     assert clear.warnings == ()
+
+
+def test_a_loss_that_does_not_fall_is_told():
+    runs = line(noise=1e-3)
+    found = fit(runs._replace(loss=runs.loss[::-1]), ("parameters",), False)
+    assert found.warnings == (f"the loss does not fall with N: alpha is {found.constants['alpha']:.3g}.",)
+    assert found.constants["alpha"] < 0
+    assert fit(runs, ("parameters",), False).warnings == ()
+
+
+def test_what_else_tells_losses_apart_is_told():
+    """A law in one variable takes all losses for equals; the best at each compute are those that no cheaper one reaches."""
+    runs = line()
+    assert mixed(runs, ("parameters",)) == (
+        "L(N) takes losses of 1e+03 to 1e+06 tokens for equals; fit it to the last losses (--last), or fit L(N, D).",
+    )
+    assert mixed(runs, ("tokens",))[0].startswith("L(D) takes losses of 1e+03 to 1e+06 parameters for equals; fit it to the loss")
+    assert mixed(runs, ("flops",)) == mixed(runs, ("parameters", "tokens")) == ()
+    assert mixed(runs._replace(tokens=np.full(12, 5.0)), ("parameters",)) == ()
+    assert mixed(runs._replace(parameters=np.linspace(1, 1.09, 12)), ("tokens",)) == ()
+    worse = runs.loss.copy()
+    worse[[3, 7]] = worse[[2, 0]]
+    order = np.random.default_rng(0).permutation(12)
+    (told,) = mixed(runs._replace(loss=worse).chosen(order), ("flops",))
+    assert told == "L(C) is a law of the best loss at each C, and 2 of these 12 are no lower than a cheaper one."
 
 
 def test_a_floor_that_is_known_is_kept():
