@@ -33,7 +33,7 @@ NOWHERE = "not within this range"
 
 @dataclass(frozen=True)
 class Settings:
-    """The models. The defaults take about two minutes on two cores.
+    """The models. The defaults take about three minutes on two cores.
 
     characters: read, rising multiples of batch · context; more than the text has are left out
     seeds: transformers of each width    piece: of the text, in characters    windows: that judge    resamples: for intervals
@@ -42,7 +42,7 @@ class Settings:
 
     orders: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
     widths: tuple[int, ...] = (4, 8, 12, 24, 48, 96)
-    characters: tuple[int, ...] = (49152, 98304, 196608, 393216, 786432, 1572864)
+    characters: tuple[int, ...] = (73728, 147456, 294912, 589824, 1179648, 2359296)
     seeds: int = 2
     batch: int = 4
     context: int = 64
@@ -176,7 +176,7 @@ def line_of(rows: Sequence[Mapping[str, Any]], kind: str, characters: int, setti
 
 
 def figures(result: Result) -> dict[str, Any]:
-    """Loss against size for both kinds at several numbers of characters; the best of each against characters."""
+    """Loss against size for both kinds at several numbers of characters; by how much the best differ; keys saved against loss."""
     from refllm.lab import plots
 
     rows, crossings = result["tables"]["models"], result["tables"]["crossings"]
@@ -193,15 +193,15 @@ def figures(result: Result) -> dict[str, Any]:
             losses = [np.mean([row["loss"] for row in mine if row["size"] == n]) for n in sizes]
             label = f"{kind}, D = {at['characters']:,}"
             size.plot(sizes, losses, color=plots.COLORS[i], marker="ov^"[i], markersize=5, label=label, **style)
-    D = [row["characters"] for row in crossings]
-    for kind, column, color in ((TABLE, "best_table", 1), (TRANSFORMER, "best_transformer", 0)):
-        data.plot(
-            D, [row[column] for row in crossings], color=plots.COLORS[color], marker="o", label=f"best {kind}", **styles[kind]
-        )
+    D, gap = ([row[name] for row in crossings] for name in ("characters", "gap"))
+    error = [[row["gap"] - row["gap_low"] for row in crossings], [row["gap_high"] - row["gap"] for row in crossings]]
+    data.axhline(0, color=plots.FAINT, linewidth=1)
+    data.errorbar(D, gap, np.maximum(error, 0), color=plots.COLORS[0], marker="o", markersize=5, capsize=3)
     data.set_xlabel("characters read D", color=plots.INK)
-    for axes in (size, data):
-        plots.logarithmic(axes)
-        plots.legend(axes)
+    data.set_ylabel(f"best n-gram − best transformer ({sweep.UNIT})", color=plots.INK)
+    plots.logarithmic(size)
+    plots.logarithmic(data, y=False)
+    plots.legend(size)
     keys, axes = plots.new_figure(f"held-out loss ({sweep.UNIT})", "share of keys saved")
     for kind, color in ((TABLE, 1), (TRANSFORMER, 0)):
         mine = [row for row in rows if row["kind"] == kind]
