@@ -17,6 +17,7 @@ from refllm.lab import calculator
 from refllm.lab.calculator import CALL
 from refllm.lab.experiment import Report, Result
 from refllm.lab.pool import each
+from refllm.lab.settings import require_whole_numbers
 from refllm.lab.task_models import ARCHITECTURE, Recipe, outcomes, train
 from refllm.lab.tool_loop import AGAIN, ALONE, CHECK, HELPS, RETRY, ModelWriter, Run, loop, predictions, start_again
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding, within
@@ -46,10 +47,7 @@ class Settings:
     executor: str = "processes"
 
     def __post_init__(self) -> None:
-        if self.steps < 2:
-            raise ValueError(f"steps={self.steps} leave nothing to compound; let a task have 2 at least.")
-        if self.tries < 1:
-            raise ValueError(f"tries={self.tries} must be 1 or more; 1 is no second try.")
+        require_whole_numbers(self, width=2, steps=2, seed=0)
 
 
 QUICK = Settings(updates=(260, 400), steps=8, items=500)

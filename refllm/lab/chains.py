@@ -17,6 +17,7 @@ from refllm.evaluation.metrics import wilson
 from refllm.lab import tasks
 from refllm.lab.experiment import Report, Result
 from refllm.lab.pool import each
+from refllm.lab.settings import require_whole_numbers
 from refllm.lab.task_models import Recipe, outcomes, train
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding, within
 
@@ -43,9 +44,10 @@ class Settings:
     executor: str = "processes"
 
     def __post_init__(self) -> None:
+        require_whole_numbers(self, widths=2)
         for name, lengths in (("counts", self.counts), ("sums", self.sums)):
-            if len(set(lengths)) < 2 or min(lengths) < 1:
-                raise ValueError(f"{name}={lengths} must be two lengths or more, of one symbol at least.")
+            if len(lengths) < 2:
+                raise ValueError(f"{name}={lengths} shows no fall with length; name two lengths or more.")
 
 
 QUICK = Settings(widths=(8, 16), counts=(4, 64), sums=(1, 4), seeds=1)

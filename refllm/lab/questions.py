@@ -1,17 +1,20 @@
-"""Three tasks in plain words, and texts that a model can learn them from: which mood, what in French, what capital.
+"""Four tasks in plain words, and texts that a model can learn them from: which mood, what in French, what capital, who has what.
 
     the film was dull and slow . mood : bad
     the red house in French : la maison rouge
     Anna asks : what is the capital of Peru ? Lima
+    Paul has a cat . Anna has a kite . Nina has a cup . Oscar has a dog . what has Anna ? Anna has a kite
 
-Each text is one line. Questions are put with words in combinations that the learned texts leave out.
+Each text is one line. Questions are put with words in combinations that the learned texts leave out. The answer to the last
+stands nowhere but in its line, where two layers of attention can look it up (Olsson 2022, arXiv:2209.11895).
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from refllm.evaluation.tasks import Task
+from refllm.evaluation.tasks import Task, filled
 
 THINGS = ("film", "book", "meal", "hotel", "song", "trip", "play", "show")
 GOOD = ("great", "lovely", "funny", "clever", "warm", "fresh", "brilliant", "charming", "gentle", "bright")
@@ -29,14 +32,22 @@ NOUNS = {
     "window": "fenêtre",
 }
 COLORS = {"red": "rouge", "green": "verte", "white": "blanche", "black": "noire", "yellow": "jaune", "grey": "grise"}
-PEOPLE = ("Anna", "Paul", "Maria", "Peter", "Laura", "David", "Clara", "Simon")
+PEOPLE = (
+    *("Anna", "Paul", "Maria", "Peter", "Laura", "David", "Clara", "Simon"),
+    *("Nina", "Oscar", "Julia", "Victor", "Emma", "Felix", "Sophie", "Martin"),
+)
+BELONGINGS = (
+    *("dog", "cat", "horse", "hat", "bell", "kite", "drum", "lamp"),
+    *("boat", "ring", "coin", "key", "cup", "bike", "ball", "doll"),
+)
 CAPITALS = {
     **{"France": "Paris", "Italy": "Rome", "Spain": "Madrid", "Japan": "Tokyo", "Egypt": "Cairo", "Greece": "Athens"},
     **{"Russia": "Moscow", "Cuba": "Havana", "Peru": "Lima", "Kenya": "Nairobi", "Norway": "Oslo", "Austria": "Vienna"},
     **{"Poland": "Warsaw", "Ireland": "Dublin", "Portugal": "Lisbon", "China": "Beijing", "Canada": "Ottawa"},
     **{"Germany": "Berlin", "Hungary": "Budapest", "Sweden": "Stockholm", "Finland": "Helsinki", "Vietnam": "Hanoi"},
 }
-Fields = dict[str, object]
+Fields = dict[str, Any]
+Line = list[tuple[str, str]]  # what is asked, and the answer, in turn: the text is all of them together
 
 
 def is_held_out(*words: str) -> bool:
@@ -68,39 +79,54 @@ def capital(rng: np.random.Generator) -> Fields:
     return fields | {"choices": choices}
 
 
+def reading(rng: np.random.Generator) -> Fields:
+    """Four people with a thing each, and what one of them has."""
+    people, things = rng.choice(PEOPLE, 4, replace=False).tolist(), rng.choice(BELONGINGS, 4, replace=False).tolist()
+    order = rng.permutation(4)
+    told = " . ".join(f"{people[i]} has a {things[i]}" for i in order)
+    fields = {"told": told, "person": people[0], "answer": things[0], "choices": [things[i] for i in rng.permutation(4)]}
+    return fields | {"beside": list(zip(people[1:], things[1:], strict=True))}
+
+
 TASKS = {
     "classification": (mood, "the {thing} was {first} and {second} . mood :", ("thing", "first", "second")),
     "translation": (french, "the {color} {noun} in French :", ("color", "noun")),
-    "answering": (capital, "{person} asks : what is the capital of {country} ?", ("person", "country")),
+    "recall": (capital, "{person} asks : what is the capital of {country} ?", ("person", "country")),
+    "reading": (reading, "{told} . what has {person} ? {person} has a", ("person", "answer")),
 }
+LEARNED = {"classification": 1, "translation": 1, "recall": 1, "reading": 9}  # lines, in proportion: the last is the hardest
+
+
+def combinations(name: str, fields: Fields) -> list[tuple[str, ...]]:
+    """The words that a question combines, those that it asks about first."""
+    asked = tuple(str(fields[word]) for word in TASKS[name][2])
+    return [asked, *fields.get("beside", [])]
 
 
 def drawn(name: str, rng: np.random.Generator, count: int, held_out: bool) -> list[Fields]:
-    """Questions of a task whose words are, or are not, in a combination that is held out."""
-    draw, _, words = TASKS[name]
+    """Questions of a task that ask about a combination of words that is held out, or in which none is."""
     found: list[Fields] = []
     while len(found) < count:
-        fields = draw(rng)
-        if is_held_out(*(str(fields[word]) for word in words)) == held_out:
+        fields = TASKS[name][0](rng)
+        held = [is_held_out(*words) for words in combinations(name, fields)]
+        if held[0] if held_out else not any(held):
             found.append(fields)
     return found
 
 
 def task(name: str, questions: Sequence[Mapping[str, object]], examples: Sequence[Mapping[str, object]] = ()) -> Task:
     """A task as `refllm evaluate` has them."""
-    _, template, _ = TASKS[name]
     choices = ("good", "bad") if name == "classification" else "choices"
-    return Task(name, template, "answer", tuple(questions), choices=choices, examples=tuple(examples), between="\n")
+    return Task(name, TASKS[name][1], "answer", tuple(questions), choices=choices, examples=tuple(examples), between="\n")
 
 
-def lines(rng: np.random.Generator, count: int) -> str:
-    """A text to learn from: solved questions of all tasks, none of them held out, each on a line."""
-    names = rng.choice(list(TASKS), count).tolist()
-    return "".join(solved(name, drawn(name, rng, 1, held_out=False)[0]) for name in names)
-
-
-def solved(name: str, fields: Mapping[str, object]) -> str:
-    """A question with its answer, as a line."""
-    from refllm.evaluation.tasks import filled
-
-    return f"{filled(TASKS[name][1], fields)} {fields['answer']}\n"
+def lines(rng: np.random.Generator, count: int) -> list[Line]:
+    """Solved questions of all tasks to learn from, none of them held out. What all four people have is asked on one line."""
+    shares = np.array(list(LEARNED.values())) / sum(LEARNED.values())
+    found = []
+    for name in rng.choice(list(LEARNED), count, p=shares).tolist():
+        (fields,) = drawn(name, rng, 1, held_out=False)
+        first = (filled(TASKS[name][1], fields), f" {fields['answer']}")
+        beside = [(f" . what has {person} ? {person} has a", f" {thing}") for person, thing in fields.get("beside", [])]
+        found.append([first, *beside])
+    return found

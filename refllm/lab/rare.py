@@ -15,6 +15,7 @@ from refllm.evaluation.metrics import wilson
 from refllm.lab import tasks
 from refllm.lab.experiment import Report, Result
 from refllm.lab.pool import each
+from refllm.lab.settings import require_whole_numbers
 from refllm.lab.task_models import Recipe, outcomes, train
 from refllm.lab.trend import trend
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
@@ -42,7 +43,8 @@ class Settings:
     executor: str = "processes"
 
     def __post_init__(self) -> None:
-        if len(set(self.widths)) < 2:
+        require_whole_numbers(self, widths=2, seed=0)
+        if len(self.widths) < 2:
             raise ValueError(f"widths={self.widths} tell nothing of scale; ask for two at least.")
         if self.zipf <= 0:
             raise ValueError(f"zipf={self.zipf} must lie above 0, or no fact is rarer than another.")

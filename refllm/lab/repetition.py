@@ -19,6 +19,7 @@ from refllm.lab import corpus, sweep, text_models
 from refllm.lab.experiment import Report, Result
 from refllm.lab.fit import student
 from refllm.lab.pool import each
+from refllm.lab.settings import require_whole_numbers
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
 from refllm.models import accounting, architecture
 from refllm.models.model import Model
@@ -49,7 +50,8 @@ class Settings:
     executor: str = "processes"
 
     def __post_init__(self) -> None:
-        if len(set(self.widths)) < 2 or len(self.widths) * self.seeds < 3:
+        require_whole_numbers(self, temperatures=0)
+        if len(self.widths) < 2 or len(self.widths) * self.seeds < 3:
             raise ValueError(f"widths={self.widths} with seeds={self.seeds}: scale takes two widths, and scatter three models.")
         if not 0 < self.prompt <= self.context - SPAN:
             raise ValueError(f"prompt={self.prompt} must be 1 … context − {SPAN} = {self.context - SPAN}: a loop takes {SPAN}.")

@@ -36,13 +36,11 @@ class Trained(NamedTuple):
     flops_per_token: float  # forward
 
 
-def train(task: Task, recipe: Recipe) -> Trained:
-    """Train a model on a task: constant rate, then down to zero over the last third."""
-    r, model = recipe, architecture(ARCHITECTURE)
-    heads = max(2, r.width // 8)
-    config = model.Config(task.vocab_size, r.width - r.width % heads, r.layers, heads, task.context, 4 * r.width)
-    training = TrainingConfig(
-        context=task.context,
+def training_of(recipe: Recipe, context: int) -> TrainingConfig:
+    """Constant rate, then down to zero over the last third."""
+    r = recipe
+    return TrainingConfig(
+        context=context,
         batch=r.batch,
         steps=r.steps,
         learning_rate=min(1e-2, r.rate * math.sqrt(64 / r.width)),
@@ -54,6 +52,14 @@ def train(task: Task, recipe: Recipe) -> Trained:
         weight_decay=0.0,
         seed=r.seed,
     )
+
+
+def train(task: Task, recipe: Recipe) -> Trained:
+    """Train a model on a task."""
+    r, model = recipe, architecture(ARCHITECTURE)
+    heads = max(2, r.width // 8)
+    config = model.Config(task.vocab_size, r.width - r.width % heads, r.layers, heads, task.context, 4 * r.width)
+    training = training_of(r, task.context)
     (snapshot,) = learn(ARCHITECTURE, config, training, lambda step: task.batch(r.seed, step, r.batch), [r.steps], gain=1.0)
     flops = accounting.forward_flops(model, config, (task.context + 1) // 2)
     return Trained(config, snapshot.raw, accounting.parameters(model, config), flops.training * snapshot.tokens, flops.total)

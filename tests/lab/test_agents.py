@@ -109,7 +109,9 @@ def test_success_must_follow_the_product_at_every_reliability(models, verdict):
     assert all(f"{p:.3f} → {success:.3f} ({product:.3f})" in finding.why for p, success, product in models)
 
 
-@pytest.mark.parametrize(("setting", "says"), [({"steps": 1}, "steps=1 leave"), ({"tries": 0}, "tries=0 must")])
+@pytest.mark.parametrize(
+    ("setting", "says"), [({"steps": 1}, "steps=1 must be at least 2"), ({"updates": ()}, "updates"), ({"width": 1}, "width=1")]
+)
 def test_settings_that_leave_nothing_to_measure_are_refused(setting, says):
     with pytest.raises(ValueError, match=says):
         agents.Settings(**setting)

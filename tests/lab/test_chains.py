@@ -1,5 +1,6 @@
 """Accuracy against length."""
 
+import numpy as np
 import pytest
 
 from refllm.evaluation.metrics import wilson
@@ -7,14 +8,19 @@ from refllm.lab import chains
 from refllm.lab.experiment import conduct
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE
 
-TINY = chains.Settings(widths=(8,), counts=(4, 2), sums=(1, 3), seeds=2, steps=12, batch=8, items=100)
+TINY = chains.Settings(widths=(8, 4), counts=(4, 2), sums=(1, 3), seeds=2, steps=12, batch=8, items=100)
 
 
 def test_every_task_and_length_is_learned_by_every_size_and_seed(tmp_path):
     result = conduct(chains, TINY, tmp_path, report=lambda line: None)
     rows = result["tables"]["accuracy"]
     lengths = [("counting", 2), ("counting", 4), ("running sum", 1), ("running sum", 3)]
-    assert [(row["task"], row["length"], row["seed"]) for row in rows] == [(*length, s) for length in lengths for s in (0, 1)]
+    wanted = [(task, width, length, s) for task, length in lengths for width in (4, 8) for s in (0, 1)]
+    assert sorted((row["task"], row["width"], row["length"], row["seed"]) for row in rows) == sorted(wanted)
+    assert [(row["task"], row["width"]) for row in rows] == [(t, w) for t in chains.TASKS for w in (4, 8) for _ in range(4)]
+    assert [row["length"] for row in rows[:4]] == [2, 2, 4, 4]
+    answers = chains.task_of(chains.Job("counting", 2, 4, 0, TINY)).items(100).tokens[:, -1]
+    assert rows[0]["chance"] == np.bincount(answers).max() / 100
     for row in rows:
         assert row["low"] <= row["accuracy"] <= row["high"]
         assert row["items"] == 100
@@ -23,7 +29,7 @@ def test_every_task_and_length_is_learned_by_every_size_and_seed(tmp_path):
         assert one["chance"] == other["chance"]  # the same questions for all
         assert one["nats_per_answer"] != other["nats_per_answer"]
     assert rows[0]["chance"] > rows[2]["chance"]  # of two marks 0, 1 or 2 are a's; of four more counts are likely
-    assert rows[0]["parameters"] == rows[2]["parameters"] - 2 * 8  # but for two positions
+    assert rows[0]["parameters"] == rows[2]["parameters"] - 2 * 4  # but for two positions
     assert (tmp_path / "chains" / "accuracy_and_length.png").is_file()
     assert chains.judge_chains({"chains": result}).low is not None
 
@@ -57,6 +63,7 @@ def result(accuracy):
         ((1.0, [0.9, 0.4]), (1.0, [0.1, 0.1]), UNDECIDABLE),  # seeds differ
         ((1.0, [0.54, 0.4]), (1.0, [0.1, 0.1]), UNDECIDABLE),  # the interval holds the middle, .55
         ((0.5, [0.1, 0.1]), (1.0, [0.1, 0.1]), UNDECIDABLE),  # short ones are as hard: length is not what is
+        ((0.55, [0.1, 0.1]), (1.0, [0.1, 0.1]), UNDECIDABLE),
         ((0.5, [0.9, 0.9]), (1.0, [0.1, 0.1]), FAILS),
     ],
 )
@@ -76,7 +83,7 @@ def test_length_must_be_what_is_hard_for_every_seed(counting, sums, verdict):
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"counts": (4,)}, "counts=.4,. must be two lengths"), ({"sums": (0, 4)}, "sums=.0, 4. must be two lengths")],
+    [({"counts": (4,)}, "counts=.4,. shows no fall"), ({"sums": (0, 4)}, "sums=.0, 4. must be")],
 )
 def test_lengths_that_show_no_fall_are_refused(settings, says):
     with pytest.raises(ValueError, match=says):

@@ -1,17 +1,17 @@
-"""Three tasks, asked of models as completion."""
+"""Tasks asked of models as completion."""
 
 import copy
 
 import numpy as np
 import pytest
 
-from refllm.array_api import generator
 from refllm.checkpoints import save
 from refllm.lab import completion, questions
 from refllm.lab.experiment import conduct
 from refllm.lab.questions import TASKS
+from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE
 
-TINY = completion.Settings(questions=12, width=8, steps=4, batch=2, context=40)
+TINY = completion.Settings(questions=12, width=8, steps=4, batch=2)
 
 
 @pytest.fixture(scope="module")
@@ -19,61 +19,42 @@ def result(tmp_path_factory):
     return conduct(completion, TINY, tmp_path_factory.mktemp("lab"), report=lambda line: None)
 
 
-@pytest.mark.parametrize("name", list(TASKS))
-def test_no_question_is_among_the_lines_to_learn_from(name):
-    rng = np.random.default_rng(0)
-    asked = questions.drawn(name, rng, 60, held_out=True)
-    told = questions.drawn(name, rng, 400, held_out=False)
-    words = TASKS[name][2]
-    combined = [{tuple(fields[word] for word in words) for fields in part} for part in (asked, told)]
-    assert not combined[0] & combined[1]
-    assert len(combined[0]) > 10
+@pytest.fixture(scope="module")
+def tokenizer():
+    return completion.tokenizer_of(0)
 
 
-@pytest.mark.parametrize("name", list(TASKS))
-def test_every_question_has_its_answer_among_different_choices(name):
-    task = completion.task_of(name, TINY)
-    for fields in task.questions:
-        choices = task.choices_of(fields)
-        assert fields["answer"] in choices
-        assert len(set(choices)) == len(choices) == (2 if name == "classification" else 4)
-    assert len({task.choices_of(fields).index(fields["answer"]) for fields in task.questions}) > 1
+def test_every_word_is_one_token(tokenizer):
+    words = [word for line in questions.lines(np.random.default_rng(5), 300) for part in line for word in "".join(part).split()]
+    assert all(len(tokenizer.encode(f" {word}")) == 1 for word in words)
 
 
-def test_answers_are_right():
-    rng = np.random.default_rng(1)
-    for fields in questions.drawn("classification", rng, 20, held_out=False):
-        assert {fields["first"], fields["second"]} <= set(questions.GOOD if fields["answer"] == "good" else questions.BAD)
-    for fields in questions.drawn("translation", rng, 20, held_out=False):
-        assert fields["answer"] == f"la {questions.NOUNS[fields['noun']]} {questions.COLORS[fields['color']]}"
-    for fields in questions.drawn("answering", rng, 20, held_out=False):
-        assert fields["answer"] == questions.CAPITALS[fields["country"]]
+def test_only_answers_are_learned_and_what_follows_a_line_is_not(tokenizer):
+    lines = questions.lines(np.random.default_rng(0), 12)
+    tokens, targets = completion.batch(tokenizer, lines)
+    assert tokens.shape == targets.shape == (12, max(len(tokenizer.encode("".join(map("".join, line)))) for line in lines))
+    assert tokens.dtype == targets.dtype == np.int32
+    for line, read, told in zip(lines, tokens.tolist(), targets.tolist(), strict=True):
+        whole = [tokenizer.eos, *tokenizer.encode("".join(map("".join, line)))]
+        length = len(whole) - 1
+        assert read[:length] == whole[:-1]
+        answers = [id for _, answer in line for id in tokenizer.encode(answer)]
+        assert [id for id in told if id != -100] == answers
+        assert all(id in (-100, after) for id, after in zip(told, whole[1:], strict=False))
+        assert set(told[length:]) <= {-100}
 
 
-def test_lines_are_solved_questions_as_the_tasks_put_them():
-    text = questions.lines(np.random.default_rng(0), 30)
-    assert text.count("\n") == 30
-    fields = {"thing": "film", "first": "dull", "second": "slow", "answer": "bad"}
-    line = questions.solved("classification", fields)
-    assert line == "the film was dull and slow . mood : bad\n"
-    task = questions.task("classification", [fields], [fields])
-    assert task.prompt(fields) == line + line.removesuffix(" bad\n")
-
-
-def test_rows_begin_whole_lines_behind_the_token_of_a_text():
-    text = questions.lines(np.random.default_rng(0), 50)
-    tokenizer = completion.tokenizer_of(text)
-    rows = completion.line_rows(tokenizer, text, 30)
-    starts = {line[:8] for line in text.splitlines()}
-    assert rows.shape[1] == 31
-    for row in rows.tolist():
-        assert row[0] == tokenizer.eos
-        assert tokenizer.decode(row[1:])[:8] in starts
+def test_the_longest_line_fits_the_context(tokenizer):
+    lines = questions.lines(np.random.default_rng(0), 200)
+    assert completion.batch(tokenizer, lines)[0].shape[1] <= completion.CONTEXT
 
 
 def test_solved_questions_are_shown_where_asked_for():
-    task = completion.task_of("answering", completion.Settings(questions=2, shots=3))
+    task = completion.task_of("recall", completion.Settings(questions=2, shots=3))
     assert task.prompt(task.questions[0]).count("capital") == 4
+    shown = [(e["person"], e["country"]) for e in task.examples]
+    assert not any(questions.is_held_out(*words) for words in shown)
+    assert all(questions.is_held_out(q["person"], q["country"]) for q in task.questions)
 
 
 def test_both_models_answer_all_tasks(result):
@@ -86,23 +67,26 @@ def test_both_models_answer_all_tasks(result):
         assert row["by_sum"] == row["accuracy"]
 
 
+def test_a_model_learns_which_mood_words_are_of(monkeypatch):
+    monkeypatch.setattr(questions, "LEARNED", {"classification": 1})
+    settings = completion.Settings(questions=40, width=16, steps=60, batch=16)
+    model = completion.small_model(settings, learns=True)
+    assert completion.tasks.run(model, completion.task_of("classification", settings)).share.value > 0.9
+
+
 def test_a_checkpoint_of_the_users_is_asked_in_place_of_the_small_one(tmp_path):
-    text = questions.lines(generator(0, "lines"), 50)
-    tokenizer = completion.tokenizer_of(text)
-    config = completion.config_of(8, tokenizer.vocab_size, 64)
-    model = completion.Model.initialise("llama", config, 0, tokenizer=tokenizer)
-    save(tmp_path / "mine", model)
+    save(tmp_path / "mine", completion.small_model(TINY, learns=False))
     settings = completion.Settings(checkpoint=str(tmp_path / "mine"), questions=4)
     rows = conduct(completion, settings, tmp_path / "lab", report=lambda line: None)["tables"]["tasks"]
-    assert [row["model"] for row in rows] == ["checkpoint"] * 3
+    assert [row["model"] for row in rows] == ["checkpoint"] * 4
 
 
 @pytest.mark.parametrize(
     ("change", "verdict"),
     [
-        ({}, "holds"),
-        ({"accuracy": 0.3, "low": 0.2, "high": 0.4}, "undecidable at this scale"),
-        ({"accuracy": 0.1, "low": 0.0, "high": 0.25}, "fails"),
+        ({}, HOLDS),
+        ({"accuracy": 0.3, "low": 0.2, "high": 0.4}, UNDECIDABLE),
+        ({"accuracy": 0.1, "low": 0.0, "high": 0.25}, FAILS),
     ],
 )
 def test_the_claim_is_judged_by_the_worst_task_of_the_model_that_learned(result, change, verdict):
@@ -113,3 +97,16 @@ def test_the_claim_is_judged_by_the_worst_task_of_the_model_that_learned(result,
     finding = completion.CLAIMS[0].judge({"completion": found})
     assert finding.verdict == verdict
     assert not change or (finding.value, finding.unit) == (change["accuracy"], "share right, translation")
+
+
+def test_of_equal_shares_the_one_nearer_to_chance_is_the_worst(result):
+    found = copy.deepcopy(result)
+    for row in found["tables"]["tasks"]:
+        row |= {"accuracy": 0.75, "low": 0.7, "high": 0.8}
+    assert completion.CLAIMS[0].judge({"completion": found}).unit == "share right, classification"
+
+
+@pytest.mark.parametrize(("setting", "says"), [({"questions": 0}, "questions=0"), ({"shots": -1}, "shots=-1")])
+def test_settings_that_ask_nothing_are_refused(setting, says):
+    with pytest.raises(ValueError, match=says):
+        completion.Settings(**setting)
