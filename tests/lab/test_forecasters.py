@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from refllm.checkpoints import save
-from refllm.lab import forecasters
+from refllm.lab import forecasters, text_models
 from refllm.lab.arithmetic_coder import precision
 from refllm.lab.forecasters import decoded, encoded
+from refllm.lab.learn import learn
+from refllm.lab.sweep import config_of
 from refllm.models import architecture, ngram
 from refllm.models.model import Model
 from refllm.tokenizer import train_bpe
@@ -77,6 +79,17 @@ def test_a_transformer_learns_the_texts_it_is_given():
     assert cost(40) < 0.5 * 7 * math.log(V)
 
 
+def test_a_transformer_predicts_by_the_running_mean_of_its_weights():
+    rows = [[0, 1, 2, 3, 4], [4, 3, 2, 1]]
+    training = text_models.training(8, 5, 2, 4, 0)
+    config = config_of(8, V, 4)
+    (snapshot,) = learn("llama", config, training, lambda step: forecasters.batch(rows, 4), [5])
+    mean = forecasters.forecaster_of(Model(architecture("llama"), config, snapshot.averaged), list)
+    found = forecasters.transformer(lambda step: rows, list, V, length=4, steps=5, width=8, seed=0)
+    for ours, expected in zip(found.nats(rows), mean.nats(rows), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
 @pytest.fixture
 def checkpoint(tmp_path):
     """checkpoint(specials, dtype, module) -> a saved model with a tokenizer of these special tokens."""
@@ -102,7 +115,7 @@ def test_a_checkpoint_reads_texts_by_its_own_tokenizer_behind_the_token_of_a_doc
 
 
 def test_a_checkpoint_in_half_precision_predicts_as_in_one_pass(checkpoint):
-    path, _ = checkpoint(dtype="bfloat16")
+    path, _ = checkpoint(dtype="float16")
     model = forecasters.checkpoint(path)
     row = model.ids("the cat saw")
     forecast = model.begin(1, len(row) - 1)

@@ -87,6 +87,22 @@ def test_every_length_is_timed_and_its_bytes_are_counted(result):
     assert result["numbers"]["decoding_share"] == pytest.approx(waiting / (waiting + 8 * last["read_ms"]))
 
 
+def test_the_first_of_all_tries_warms_up_and_the_lengths_take_turns(monkeypatch):
+    lengths = []
+
+    def timed(model, tokens, written, now):
+        lengths.append(tokens.shape[1])
+        return len(lengths) / 1e3, 100 * len(lengths) / 1e3
+
+    monkeypatch.setattr(latency, "timed", timed)
+    settings = latency.Settings(d_model=8, n_layers=1, vocab_size=16, lengths=(8, 2), written=2, tries=3, window=4)
+    first, last = latency.measured(settings)["tables"]["times"]
+    assert lengths == [2, 8] * 4
+    assert [first[f"read{part}_ms"] for part in ("_low", "", "_high")] == pytest.approx([3, 5, 7])
+    assert [last[f"read{part}_ms"] for part in ("_low", "", "_high")] == pytest.approx([4, 6, 8])
+    assert [last[f"write{part}_ms"] for part in ("_low", "", "_high")] == pytest.approx([400, 600, 800])
+
+
 def test_lengths_beyond_a_models_context_are_left_out(tmp_path):
     from refllm.checkpoints import save
 

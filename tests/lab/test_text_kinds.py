@@ -89,6 +89,13 @@ def test_a_text_of_more_characters_than_a_byte_can_name_is_read(file):
     assert max(learned.ids(chr(0x4E00 + 899))) == 936
 
 
+def test_characters_of_the_held_out_part_only_have_ids_too(file):
+    learned, asked = sources(file("".join(chr(0x4E00 + i) * 3 + "\n" for i in range(200))), 20)
+    assert not set("".join(learned.words)) & set("".join(asked.words))
+    assert learned.symbols == asked.symbols
+    assert len(asked.symbols) == 200 + 37
+
+
 def test_a_part_shorter_than_one_text_is_an_error(file):
     path = file("a few words\n" * 30)
     held_out = sources(path, 20)[1]
