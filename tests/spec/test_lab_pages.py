@@ -4,11 +4,12 @@ import difflib
 import importlib.util
 import re
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.conformance.specification import definitions, entries, spec_folder
-from refllm.lab import claims, sweep
+from refllm.lab import claims, effective_data, pairs, sweep
 from refllm.lab.experiments import EXPERIMENTS, experiment
 from refllm.lab.verdict import Claim, Finding, within
 
@@ -62,11 +63,15 @@ def test_every_column_that_an_experiment_shows_is_explained():
             assert not unexplained(columns), name
 
 
-def test_every_column_of_a_sweep_and_of_the_claims_is_explained(tmp_path):
+def test_every_column_of_a_sweep_of_pairs_of_repeated_data_and_of_the_claims_is_explained(tmp_path):
     (tmp_path / "text.txt").write_text("to be or not to be\n" * 200, encoding="utf-8")
     settings = sweep.Settings(windows=4, snapshots=1, cooldown=0.5, text=str(tmp_path))
     (row,) = sweep.train(sweep.Task(12, 0, 1e-3, 2, settings))["rows"]
     assert not unexplained(row)
+    value, _ = effective_data.summary(np.array([[1.0, 2.0], [1.0, 3.0]]), (1, 4))
+    found = pairs.cut(("bytes", pairs.Settings()))
+    for columns in (*value, found["sentence"], *found["languages"]):
+        assert not unexplained(columns)
     claim = claims.collected()[0]
     judged = claims.Judged(claim, Finding(1.0, 0.5, 2.0, "nats", "holds", "so it is")).row()
     assert not unexplained(judged)
