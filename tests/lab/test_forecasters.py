@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from refllm.checkpoints import save
+from refllm.checkpoints import load, save
+from refllm.evaluation.likelihood import token_log_probabilities
 from refllm.lab import forecasters, text_models
 from refllm.lab.arithmetic_coder import precision
 from refllm.lab.forecasters import decoded, encoded
@@ -114,13 +115,15 @@ def test_a_checkpoint_reads_texts_by_its_own_tokenizer_behind_the_token_of_a_doc
     assert [tokenizer.decode(row[1:]) for row in again] == [text, "the ö"]
 
 
-def test_a_checkpoint_in_half_precision_predicts_as_in_one_pass(checkpoint):
+def test_a_checkpoint_in_half_precision_is_computed_with_in_single(checkpoint):
     path, _ = checkpoint(dtype="float16")
     model = forecasters.checkpoint(path)
-    row = model.ids("the cat saw")
+    row = model.ids("the cat saw the dog")
+    exact = -token_log_probabilities(load(path, dtype="float64"), np.array([row]))[0]
     forecast = model.begin(1, len(row) - 1)
     found = np.concatenate([forecast(np.array([token])) for token in row[:-1]])
-    np.testing.assert_allclose(-np.log(found[np.arange(len(row) - 1), row[1:]]), model.nats([row])[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.nats([row])[0], exact, rtol=1e-5)
+    np.testing.assert_allclose(-np.log(found[np.arange(len(row) - 1), row[1:]]), exact, rtol=1e-5)
 
 
 def test_a_text_longer_than_the_context_is_an_error(checkpoint):

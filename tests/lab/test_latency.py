@@ -46,9 +46,9 @@ def test_reading_shares_a_pass_among_its_tokens_and_writing_takes_one_for_each()
 def test_times_are_milliseconds_between_the_fastest_and_the_slowest_try(monkeypatch):
     monkeypatch.setattr(floor, "speeds", lambda model: floor.Speeds(bandwidth=1e6, matrix=1e9))
     model = Model.initialise("llama", tiny(), 0, "numpy")
-    row = latency.row(model, 16, latency.Times([1.0, 3.0, 2.0], [0.5, 0.25, 0.75]), 4)
-    assert (row["read_ms"], row["read_low_ms"], row["read_high_ms"]) == (2000, 1000, 3000)
-    assert (row["write_ms"], row["write_low_ms"], row["write_high_ms"]) == (500, 250, 750)
+    row = latency.row(model, 16, latency.Times([1.0, 6.0, 2.0], [0.5, 0.25, 1.5]), 4)
+    assert (row["read_ms"], row["read_low_ms"], row["read_high_ms"]) == (2000, 1000, 6000)
+    assert (row["write_ms"], row["write_low_ms"], row["write_high_ms"]) == (500, 250, 1500)
     assert row["read_floor_ms"] == pytest.approx(floor.prefill_work(model, 16).bytes / 1e6 * 1e3 / 16)
     assert row["write_floor_ms"] == pytest.approx(floor.token_work(model, 18).bytes / 1e6 * 1e3)
 
@@ -165,6 +165,13 @@ def test_the_claim_is_judged_by_the_slowest_and_fastest_tries_and_the_bytes(resu
         finding = latency.CLAIMS[0].judge({"latency": found})
         assert finding.verdict == verdict
         assert (finding.low, finding.value, finding.high) == (write[0] / 3, write[1] / 2, write[2] / 1)
+
+
+def test_a_model_of_random_weights_has_room_for_the_longest_prompt_and_heads_of_64():
+    config = latency.model_of(latency.Settings(d_model=64, n_layers=1, vocab_size=16, lengths=(3, 9, 5), written=4)).config
+    assert (config.max_positions, config.n_heads, config.n_kv_heads, config.d_head) == (13, 1, 1, 64)
+    config = latency.model_of(latency.Settings(d_model=128, n_layers=1, vocab_size=16)).config
+    assert (config.n_heads, config.n_kv_heads, config.d_head, config.tied) == (2, 2, 64, True)
 
 
 def test_prompts_are_the_same_at_every_try():
