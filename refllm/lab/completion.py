@@ -6,7 +6,7 @@ nothing stands beside it: the same, before its first update.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from refllm.tokenizer import Tokenizer
 from refllm.tokenizer.train import train_bpe
 
 NAME = "completion"
-SUMMARY = {"tasks": ("model", "task", "questions", "accuracy", "low", "high", "chance")}
+SUMMARY = {"tasks": ("model", "task", "accuracy", "low", "high", "chance")}
 ARCHITECTURE = "llama"
 END = "<|endoftext|>"
 TRAINED, UNTRAINED = "trained", "untrained"
@@ -41,11 +41,13 @@ class Settings:
     """The defaults take a minute and a half on two cores.
 
     checkpoint: the user's model, a folder or a file; "" for a small one that is trained here
+    tokenizer: its tokenizer, a file or a folder; "" for the one that comes with the checkpoint
     shots: solved questions that are shown before each; a model that did not learn these tasks needs some
     width, steps, batch: of the small model and its training; a batch in lines
     """
 
     checkpoint: str = ""
+    tokenizer: str = ""
     questions: int = 200
     shots: int = 0
     width: int = 64
@@ -95,10 +97,15 @@ def task_of(kind: str, s: Settings) -> tasks.Task:
 
 
 def user_model(s: Settings) -> Model:
-    """The checkpoint that the settings name."""
+    """The checkpoint that the settings name. Raises ValueError where it brings no tokenizer and none is named."""
     from refllm.checkpoints import load
 
-    return load(s.checkpoint)
+    model = load(Path(s.checkpoint).expanduser())
+    if s.tokenizer:
+        return replace(model, tokenizer=Tokenizer.load(Path(s.tokenizer).expanduser()))
+    if model.tokenizer is None:
+        raise ValueError(f"{s.checkpoint} brings no tokenizer; name one with --set tokenizer=FILE.")
+    return model
 
 
 def small_model(s: Settings, *, learns: bool) -> Model:

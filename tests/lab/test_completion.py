@@ -10,6 +10,7 @@ from refllm.lab import completion, questions
 from refllm.lab.experiment import conduct
 from refllm.lab.questions import TASKS
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE
+from refllm.models.model import Model
 
 TINY = completion.Settings(questions=12, width=8, steps=4, batch=2)
 
@@ -79,6 +80,16 @@ def test_a_checkpoint_of_the_users_is_asked_in_place_of_the_small_one(tmp_path):
     settings = completion.Settings(checkpoint=str(tmp_path / "mine"), questions=4)
     rows = conduct(completion, settings, tmp_path / "lab", report=lambda line: None)["tables"]["tasks"]
     assert [row["model"] for row in rows] == ["checkpoint"] * 4
+
+
+def test_a_checkpoint_without_a_tokenizer_needs_one_by_name(tmp_path, tokenizer):
+    config = completion.config_of(8, tokenizer.vocab_size, 64)
+    save(tmp_path / "mine", Model.initialise("llama", config, 0))
+    tokenizer.save(tmp_path / "tokenizer.json")
+    settings = completion.Settings(checkpoint=str(tmp_path / "mine"), tokenizer=str(tmp_path / "tokenizer.json"))
+    assert completion.user_model(settings).tokenizer.encode("the film") == tokenizer.encode("the film")
+    with pytest.raises(ValueError, match="brings no tokenizer; name one with --set tokenizer=FILE"):
+        completion.user_model(completion.Settings(checkpoint=str(tmp_path / "mine")))
 
 
 @pytest.mark.parametrize(
