@@ -15,6 +15,7 @@ X = np.log([1e3, 2e3, 4e3, 8e3, 16e3, 32e3, 64e3, 128e3])
         ([0, 0.01, 0, 0, 1, 0.99, 1, 1], "a step"),
         ([1, 1, 0.99, 0, 0, 0, 0.01, 0], "a step"),
         ([0, 0.01, 0, 0, 0, 0, 0, 1], "a step"),
+        ([0, 1, 1, 0.99, 1, 1, 1.01, 1], "a step"),
         ([0, 1, 0, 0, 0.4, 1, 0, 1], "a line or a step"),
         ([0, 0.1, 0.2, 0.3, 0.8, 0.9, 1.0, 1.1], "neither"),  # a line with a jump in it
         ([1.0, 2, 3, 4, 5, 6, 7, 8], "a line"),
@@ -35,6 +36,33 @@ def test_what_is_true_is_seldom_rejected(noise):
     assert sum(found.is_no_step for found in steps) <= 11
     assert sum(found.is_no_step for found in lines) > 30
     assert sum(found.is_no_line for found in steps) > 30
+
+
+def squared_errors(y):
+    """The squared errors of the best line and of the best step, each by least squares on its own columns."""
+    one, n = np.ones(len(X)), np.arange(len(X))
+    steps = [np.column_stack([one, n >= i]) for i in range(1, len(X))]
+    line, *rest = (float(np.linalg.lstsq(columns, y)[1][0]) for columns in [np.column_stack([one, X]), *steps])
+    return line, min(rest), steps[int(np.argmin(rest))]
+
+
+def test_the_chances_are_those_of_simulated_lines_and_steps():
+    """Within five standard errors of the difference of two shares of 2,000 and of 600."""
+    rng = np.random.default_rng(0)
+    y = np.array([2.4, 1.5, 2.4, 1.2, 1.5, 0.1, 0.9, 0.0])
+    line, step, columns = squared_errors(y)
+    own = step / line
+    steady, jump = np.polyval(np.polyfit(X, y, 1), X), columns @ np.linalg.lstsq(columns, y)[0]
+    lower, higher = [], []
+    for _ in range(600):
+        a, b, _ = squared_errors(steady + rng.standard_normal(8) * np.sqrt(line / 6))  # eight points less two constants
+        lower.append(b / a <= own)
+        a, b, _ = squared_errors(jump + rng.standard_normal(8) * np.sqrt(step / 5))  # less three
+        higher.append(b / a >= own)
+    found = line_or_step(X, y)
+    for share, chance in ((found.line, np.mean(lower)), (found.step, np.mean(higher))):
+        assert 0.01 < chance < 0.9
+        assert share == pytest.approx(chance, abs=5 * np.sqrt(chance * (1 - chance) * (1 / 600 + 1 / 2000)))
 
 
 def test_neither_scale_nor_direction_matters():

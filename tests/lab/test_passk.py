@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.lab import passk
+from refllm.lab.outcomes import Measured
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=5), st.integers(1, 50))
@@ -101,3 +102,35 @@ def test_more_attempts_than_samples_are_refused():
         passk.majority(np.zeros((2, 3), int), [0, 0], 4)
     with pytest.raises(ValueError, match="the best of 4 cannot be taken from 3"):
         passk.best_of(np.zeros((2, 3)), np.zeros((2, 3)), 4)
+
+
+def measured(**given):
+    return Measured(**{"right": np.ones((2, 1), bool), "attempts": None, "probability": None, "features": None} | given)
+
+
+def test_what_attempts_reach_is_told_as_far_as_they_go():
+    """Five attempts at two items, of which one and three are right, and which are scored and answered."""
+    right = np.array([[1, 0, 0, 0, 0], [1, 1, 1, 0, 0]], dtype=bool)
+    made = {"attempts": right.T[:, :, None], "answers": np.where(right, 7, 8), "answer": np.array([7, 7]), "scores": 1.0 * right}
+    rows = passk.rows(measured(**made))
+    assert [row["k"] for row in rows] == [1, 4, 5]
+    assert [row["pass@k"] for row in rows] == pytest.approx([0.4, (0.8 + 1) / 2, 1])
+    assert rows[0]["if alike"] == pytest.approx(0.4)
+    assert (rows[2]["majority"], rows[2]["best of k"]) == (0.5, 1)
+    assert str(rows[2]["-ln pass@k"]) == "0.0"
+    assert "estimated" not in rows[0]
+    exactly = passk.rows(measured(**made, probability=np.array([[0.2], [0.6]])), [64, 2])
+    assert [row["k"] for row in exactly] == [2, 64]
+    assert exactly[0]["pass@k"] == pytest.approx((1 - 0.8**2 + 1 - 0.4**2) / 2)
+    assert exactly[0]["estimated"] == pytest.approx((1 - 0.6 + 1 - 0.1) / 2)
+    assert [exactly[1][name] for name in ("estimated", "majority", "best of k")] == [None] * 3
+
+
+def test_items_that_are_never_right_have_no_loss():
+    (row,) = passk.rows(measured(probability=np.zeros((2, 1))), [3])
+    assert row == {"k": 3, "pass@k": 0, "if alike": 0, "-ln pass@k": None}
+
+
+def test_attempts_beyond_those_made_are_refused_unless_they_are_exact():
+    with pytest.raises(ValueError, match="pass@3 cannot be estimated from 2 samples"):
+        passk.rows(measured(attempts=np.ones((2, 4, 1), bool)), [3])

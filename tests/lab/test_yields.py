@@ -90,6 +90,16 @@ def test_standard_errors_are_how_far_resampled_items_spread():
         np.testing.assert_allclose(found, resampled, rtol=5 / np.sqrt(800), atol=1e-15)
 
 
+def test_standard_errors_by_hand():
+    """Of lengths 1 and 2, where p = 5/8 and q = 3/4, 1/2, so that the others' products are 1, and then 1/2 and 3/4."""
+    powers, products = standard_errors(np.array([[1, 1], [1, 1], [1, 0], [0, 0]], dtype=bool))
+    own, whole = np.array([1, 1, 0.5, 0]), np.array([1, 1, 0, 0])
+    assert powers[0] == pytest.approx(np.std([0, 0, 0.5, 0]) / 2)
+    assert powers[1] == pytest.approx(np.std(whole - 2 * 0.625 * own) / 2)
+    assert products[0] == pytest.approx(0)
+    assert products[1] == pytest.approx(np.std(whole - [1.25, 1.25, 0.5, 0]) / 2)
+
+
 def test_steps_that_are_never_right_have_errors_too():
     right = np.random.default_rng(4).random((200, 5)) < np.array([0.9, 0.0, 0.8, 0.0, 0.5])
     power_error, product_error = standard_errors(right)
