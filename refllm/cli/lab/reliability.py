@@ -10,7 +10,10 @@ from refllm.cli.lab.options import AsJson, Out, Seed
 
 File = Annotated[
     Path,
-    typer.Argument(help="Outcomes of items: an experiment's .npz, or JSONL with `right` and more a line.", show_default=False),
+    typer.Argument(
+        help="Outcomes of items: an experiment's .npz, or JSONL with `right`, or `answers` and `answer`, a line.",
+        show_default=False,
+    ),
 ]
 Permutations = Annotated[int, typer.Option("--permutations", min=20, help="Shuffles that say what chance alone does.")]
 
