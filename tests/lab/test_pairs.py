@@ -2,10 +2,12 @@
 
 import copy
 
+import numpy as np
 import pytest
 
-from refllm.lab import pairs
+from refllm.lab import corpus, pairs
 from refllm.lab.experiment import conduct
+from refllm.tokenizer import train_bpe
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def test_a_sentence_of_five_words_and_signs_is_six_pairs():
 
 
 def test_where_no_space_parts_words_a_character_is_one():
-    assert pairs.words("今日は、two dogs") == ["今", "日", "は", "、", "two", "dogs"]
+    assert pairs.words("今日は、ハト two dogs") == ["今", "日", "は", "、", "ハ", "ト", "two", "dogs"]
 
 
 def test_larger_vocabularies_make_fewer_pairs_of_a_sentence(result):
@@ -45,7 +47,8 @@ def test_larger_vocabularies_make_fewer_pairs_of_a_sentence(result):
 
 def test_every_language_is_cut_by_every_tokenizer(result):
     rows = result["tables"]["languages"]
-    assert len(rows) == 5 * len(pairs.TEXTS)
+    tokenizers = ("bytes", "characters", "bpe-270", "bpe-290", "words")
+    assert [(row["language"], row["tokenizer"]) for row in rows] == [(text, name) for text in pairs.TEXTS for name in tokenizers]
     for row in rows:
         text = pairs.TEXTS[row["language"]]
         if row["tokenizer"] == "bytes":
@@ -60,9 +63,25 @@ def test_bytes_that_are_no_character_can_be_read():
     assert (spell("aé"), size) == (["a", "\\xc3", "\\xa9"], 256)
 
 
-def test_a_tokenizer_can_be_a_file(tmp_path):
-    from refllm.tokenizer import train_bpe
+def test_bpe_learns_from_the_first_bytes_of_the_part_that_is_not_held_out(tmp_path):
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list("abcdeé"), 5)) for _ in range(300)]
+    (tmp_path / "text.txt").write_text("\n".join(words), encoding="utf-8")
+    learned_from = corpus.load(tmp_path / "text.txt", as_bytes=True).train.tobytes()
+    for n_bytes in (100, 101, 102, 10**6):  # some of them amid a character
+        split, _ = pairs.tokenizer("bpe-300", pairs.Settings(text=str(tmp_path / "text.txt"), n_bytes=n_bytes))
+        known = train_bpe(learned_from[:n_bytes].decode(errors="ignore"), 300)
+        text = " ".join(words[:40])
+        assert "".join(split(text)) == text
+        assert len(split(text)) == len(known.encode(text))
 
+
+def test_special_tokens_in_a_text_are_text(text):
+    split, _ = pairs.tokenizer("bpe-300", pairs.Settings(text=str(text)))
+    assert "".join(split("<|endoftext|>")) == "<|endoftext|>"
+
+
+def test_a_tokenizer_can_be_a_file(tmp_path):
     train_bpe("ab ab ab", 258).save(tmp_path / "tokenizer.json")
     spell, size = pairs.tokenizer(str(tmp_path / "tokenizer.json"), pairs.Settings())
     assert (spell("ab"), size) == (["ab"], 258)
