@@ -22,7 +22,7 @@ from refllm.lab.task_models import Recipe, outcomes, train
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding, within
 
 NAME = "chains"
-SUMMARY = {"accuracy": ("task", "parameters", "length", "seed", "accuracy", "low", "high", "chance")}
+SUMMARY = {"lengths": ("task", "parameters", "length", "accuracy", "least", "greatest", "chance")}
 TASKS = ("counting", "running sum")
 
 
@@ -81,7 +81,7 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
         report(f"{name}: {100 * row['accuracy']:.1f} % right")
         rows.append(row)
     rows.sort(key=lambda row: (row["task"], row["width"], row["length"], row["seed"]))
-    return {"tables": {"accuracy": rows}, "numbers": {}}
+    return {"tables": {"lengths": over_seeds(rows), "accuracy": rows}, "numbers": {}}
 
 
 def learned(job: Job) -> dict[str, Any]:
@@ -107,28 +107,38 @@ def learned(job: Job) -> dict[str, Any]:
     }
 
 
+def over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The mean, least and greatest accuracy of the models of a size at each length."""
+    found = []
+    shared = ("task", "width", "parameters", "length", "chance")
+    for about in dict.fromkeys(tuple(row[name] for name in shared) for row in rows):
+        shares = [row["accuracy"] for row in rows if tuple(row[name] for name in shared) == about]
+        known = dict(zip(shared, about, strict=True))
+        found.append(known | {"accuracy": float(np.mean(shares)), "least": min(shares), "greatest": max(shares)})
+    return found
+
+
 def figures(result: Result) -> dict[str, Any]:
-    """Accuracy against length, a point for each model, a line through the means of each size; the commonest answer's dotted."""
+    """Accuracy against length, a line for each size with the range of its seeds; the commonest answer's and the middle dotted."""
     from refllm.lab import plots
 
     figure, panels = plots.new_figure("length (symbols)", "share right", panels=len(TASKS))
     for axes, task in zip(panels, TASKS, strict=True):
-        rows = [row for row in result["tables"]["accuracy"] if row["task"] == task]
-        lengths = sorted({row["length"] for row in rows})
+        rows = [row for row in result["tables"]["lengths"] if row["task"] == task]
         for i, width in enumerate(sorted({row["width"] for row in rows})):
             mine, color = [row for row in rows if row["width"] == width], plots.COLORS[i % len(plots.COLORS)]
-            means = [np.mean([row["accuracy"] for row in mine if row["length"] == length]) for length in lengths]
+            x, y = [row["length"] for row in mine], [row["accuracy"] for row in mine]
+            reach = [[row["accuracy"] - row["least"] for row in mine], [row["greatest"] - row["accuracy"] for row in mine]]
             marker, label = plots.MARKERS[i % len(plots.MARKERS)], f"width {width}, N = {mine[0]['parameters']:,}"
-            axes.plot(lengths, means, marker=marker, color=color, label=label)
-            each_row = [row["length"] for row in mine], [row["accuracy"] for row in mine]
-            axes.plot(*each_row, linestyle="", marker=marker, markersize=4, alpha=0.5, color=color)
-        chance = [next(row["chance"] for row in rows if row["length"] == length) for length in lengths]
-        axes.plot(lengths, chance, linestyle=":", color=plots.INK, label="commonest answer")
+            axes.errorbar(x, y, reach, marker=marker, capsize=4, color=color, label=label)
+        axes.plot(x, [middle(row) for row in mine], linestyle="-.", linewidth=1, color=plots.INK, label="hard below")
+        axes.plot(x, [row["chance"] for row in mine], linestyle=":", color=plots.INK, label="commonest answer")
         axes.set_title(task, fontsize=10, color=plots.INK)
         axes.set_ylim(-0.03, 1.03)
         axes.set_xscale("log", base=2)
-        axes.set_xticks(lengths, [str(n) for n in lengths])
-    plots.legend(panels[0])
+        axes.set_xticks(x, [str(n) for n in x])
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=len(handles[0]), frameon=False, fontsize=9, labelcolor=plots.INK)
     return {"accuracy_and_length": figure}
 
 

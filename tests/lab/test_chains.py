@@ -30,6 +30,13 @@ def test_every_task_and_length_is_learned_by_every_size_and_seed(tmp_path):
         assert one["nats_per_answer"] != other["nats_per_answer"]
     assert rows[0]["chance"] > rows[2]["chance"]  # of two marks 0, 1 or 2 are a's; of four more counts are likely
     assert rows[0]["parameters"] == rows[2]["parameters"] - 2 * 4  # but for two positions
+    lengths = result["tables"]["lengths"]
+    assert [row["length"] for row in lengths] == [2, 4, 2, 4, 1, 3, 1, 3]
+    assert [row["width"] for row in lengths] == [4, 4, 8, 8, 4, 4, 8, 8]
+    assert [row["chance"] for row in lengths] == [row["chance"] for row in rows[::2]]
+    shares = [(one["accuracy"], other["accuracy"]) for one, other in zip(rows[::2], rows[1::2], strict=True)]
+    assert [(row["least"], row["greatest"]) for row in lengths] == [(min(pair), max(pair)) for pair in shares]
+    assert [row["accuracy"] for row in lengths] == pytest.approx([sum(pair) / 2 for pair in shares])
     assert (tmp_path / "chains" / "accuracy_and_length.png").is_file()
     assert chains.judge_chains({"chains": result}).low is not None
 
