@@ -21,7 +21,7 @@ from refllm.models import architecture, ngram
 from refllm.models.model import Model
 
 Rows = Sequence[Sequence[int]]  # token ids of texts, of any lengths; the first token of each is given, the others are predicted
-Ids = Callable[[str], list[int]]  # a text to its tokens, behind the one that begins every text
+Ids = Callable[[str], list[int]]  # a text to its tokens, preceded by the one that begins every text
 Forecast = Callable[[np.ndarray], np.ndarray]  # the last token of each text (R,) to the probabilities of the next (R, V) float64
 
 
@@ -45,7 +45,7 @@ def transformer(
 
 
 def batch(rows: Rows, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and their successors, (R, length) int32 each; behind a text's end 0, and −100, which does not count."""
+    """Tokens and their successors, (R, length) int32 each; after a text's end 0 and −100, which does not count."""
     tokens, targets = np.zeros((len(rows), length), np.int32), np.full((len(rows), length), -100, np.int32)
     for i, row in enumerate(rows):
         tokens[i, : len(row) - 1], targets[i, : len(row) - 1] = row[:-1], row[1:]
@@ -83,7 +83,7 @@ def checkpoint(path: str) -> Forecaster:
     check_causal(model)
     tokenizer = tokenizer_of(model)
     if tokenizer.bos is None and tokenizer.eos is None:
-        raise ValueError(f"the tokenizer of {path} has no token that begins or ends a document, so none precedes a text's first.")
+        raise ValueError(f"the tokenizer of {path} has no token that begins or ends a document, so nothing precedes a text.")
 
     def ids(text: str) -> list[int]:
         before, after = split_tokens(tokenizer, "", text)

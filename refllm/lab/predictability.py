@@ -1,7 +1,7 @@
-"""Bits per word of texts of rising predictability, and the arithmetic code of the same length that a model makes of them.
+"""Bits per word of texts of rising predictability, and their arithmetic code, which is as long.
 
-A transformer and n-grams learn from all kinds of text alike, and are asked about words of a part held out; or the user's own
-model is asked. Its probabilities drive an arithmetic coder, and a decoder with the same probabilities reads the code back.
+A transformer and n-grams are trained on all kinds of text and tested on words of a held-out part; or the user's own model is
+tested. A model's probabilities drive an arithmetic coder, and a decoder with the same probabilities reads the code back.
 N-grams see only a few characters back, too few to notice a repetition: what is predictable depends on the model.
 """
 

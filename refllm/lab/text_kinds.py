@@ -1,12 +1,12 @@
 """Five kinds of text, each more predictable than the one before, of words with single spaces between them.
 
-    random letters    each of 27 symbols equally likely: log2 27 = 4.75 bits a character, for every model
+    random letters    each of 27 symbols equally likely: log2 27 = 4.75 bits a character at least, under any model
     shuffled words    the words of a passage in random order: words can be predicted, their order cannot
     text              the passage as it stands
-    repetition        the passage's first PERIOD characters over and over: new only once
-    counting          consecutive numbers: only the first is random, log2 LARGEST = 12.3 bits a text
+    repetition        its first PERIOD characters over and over: 16 or more bits a text, as text takes 1 or more a character
+    counting          consecutive numbers, of which only the first is random: log2 LARGEST = 12.3 bits a text
 
-So their order of difficulty is known before any model has read them.
+So the order is known before any model has read them.
 """
 
 from typing import NamedTuple
@@ -20,14 +20,14 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz "
 DIGITS = "0123456789"
 SPACE = " "
 PERIOD = 16  # characters
-LARGEST = 5000  # counting begins below
+LARGEST = 5000  # counting begins at a number below
 
 
 class Source(NamedTuple):
     """What texts are drawn from."""
 
     words: tuple[str, ...]  # of a real text, in its order
-    symbols: str  # every character of all kinds of text; its place is its id
+    symbols: str  # the characters of all kinds of text in the order of their ids
 
     def draw(self, kind: str, rng: np.random.Generator, length: int) -> str:
         """A text of one kind, of at most so many characters: as many whole words as fit.
@@ -48,13 +48,13 @@ class Source(NamedTuple):
         return passage
 
     def ids(self, text: str) -> list[int]:
-        """A text's characters behind a space, which begins every text."""
+        """The ids of a text's characters, preceded by that of a space."""
         place = {symbol: i for i, symbol in enumerate(self.symbols)}
         return [place[c] for c in SPACE + text]
 
 
 def whole_words(words: list[str], length: int) -> str:
-    """As many words from the first as fit into so many characters; of a first word that does not fit, its beginning."""
+    """As many of the first words as fit into so many characters; of a first word that does not fit, its beginning."""
     text = SPACE.join(words)
     if len(text) <= length:
         return text
