@@ -7,7 +7,7 @@ EXPERIMENTS = {
     "sweep": "Train models of many sizes on one text and record their losses.",
     "emergence": "Train eight sizes on facts and sums: smooth losses, sharp scores.",
     "predictability": "Count bits per word of easy and hard texts, and code them.",
-    "masked": "Sum texts' likelihoods of a model that reads on and one that fills gaps.",
+    "masked": "Sum the probabilities of all texts under an autoregressive and a masked model.",
     "rare": "Ask sizes for facts that came often and seldom: who remembers the rare ones.",
     "repetition": "Let sizes write on from real text, and count the texts that end in loops.",
     "chains": "Count, and sum modulo 10, over ever longer rows, in the head.",
@@ -17,7 +17,7 @@ EXPERIMENTS = {
     "collapse": "Train generations of models on what the ones before wrote.",
     "completion": "Put classification, translation and questions to a model as completion.",
     "pairs": "Count the training pairs of a sentence for tokenizers and languages.",
-    "latency": "Time tokens that are read and written, and count the cache's bytes.",
+    "latency": "Time prefill and decode, and count the bytes of keys and values.",
 }
 
 
