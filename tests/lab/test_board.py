@@ -32,10 +32,10 @@ def test_tasks_are_seen_as_their_files_come_change_and_go(tmp_path):
     put(folder, "a", Told())
     assert [(task.name, task.state) for task in board.look(8.0)] == [("c", DONE), ("b", RUNNING), ("a", RUNNING)]
     assert board.workers == 2
-    board.end("b", Told(10, 10, 1.0, 1), 9.5)
     board.end("c", Told(10, 10, 1.5, 1), 3.5)
-    b, c, a = board.look(9.0)
-    assert [(task.name, task.seconds, task.told.loss) for task in (b, c)] == [("b", 9.5, 1.0), ("c", 3.5, 1.5)]
+    board.end("b", Told(10, 10, 1.0, 1), 9.5)
+    c, b, a = board.look(9.0)
+    assert [(task.name, task.seconds, task.told.loss) for task in (c, b)] == [("c", 3.5, 1.5), ("b", 9.5, 1.0)]
 
 
 def test_a_share_counts_the_models_of_a_task():

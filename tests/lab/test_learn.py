@@ -94,7 +94,7 @@ def test_updates_of_trunk_and_branches_are_told_as_they_are_made(tmp_path, monke
     monkeypatch.setattr(progress, "INTERVAL", 0.0)
     monkeypatch.setattr(progress.Teller, "write", lambda teller, create=0: written.append(teller.told))
     with use("numpy"), progress.telling(tmp_path / "task.progress"):
-        for _ in learn("gpt2", CONFIG, TRAINING, batch_at, [4, 8], cooldown=0.5):
+        for _ in learn("gpt2", CONFIG, TRAINING, batch_at, [8, 4, 8], cooldown=0.5):
             pass
     begun, *made = written
     assert begun == progress.Told()

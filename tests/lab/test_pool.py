@@ -69,7 +69,7 @@ def failing_beside_one_that_sleeps(path):
             time.sleep(0.02)
         raise ValueError("it fails.")
     Path(path).touch()
-    time.sleep(60)
+    time.sleep(600)
     return {}
 '''
 
@@ -101,7 +101,7 @@ def test_a_failure_ends_what_runs_beside_it(tmp_path, elsewhere):
     began = time.monotonic()
     with pytest.raises(ValueError, match="^a: it fails"):
         list(each(elsewhere.failing_beside_one_that_sleeps, tasks, workers=2))
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300
 
 
 PROGRAM = """
@@ -112,7 +112,7 @@ from refllm.lab.pool import each
 
 def nap(path):
     Path(path).write_text(str(os.getpid()))
-    time.sleep(60)
+    time.sleep(600)
     return {}
 
 if __name__ == "__main__":
@@ -148,14 +148,14 @@ def test_ctrl_c_ends_all_processes_at_once_without_litter_or_their_tracebacks(na
     processes = [int((tmp_path / name).read_text()) for name in "ab"]
     for process in (*processes, napping.pid):  # a terminal tells all of them
         os.kill(process, signal.SIGINT)
-    _, told = napping.communicate(timeout=20)
+    _, told = napping.communicate(timeout=90)
     assert told.count("Traceback") == 1
     assert told.rstrip().endswith("KeyboardInterrupt")
     assert not any(alive(process) for process in processes)
     assert list((tmp_path / "results").iterdir()) == []
 
 
-def until(holds, seconds=20):
+def until(holds, seconds=90):
     """Wait until something holds, at most so long."""
     last = time.monotonic() + seconds
     while not holds():
