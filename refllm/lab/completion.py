@@ -16,11 +16,11 @@ from refllm.array_api import generator
 from refllm.evaluation import tasks
 from refllm.lab import questions, sweep
 from refllm.lab.experiment import Report, Result
-from refllm.lab.learn import Batch, learn
+from refllm.lab.learn import Batch, learn, spread
 from refllm.lab.pool import each
 from refllm.lab.questions import TASKS, Line
 from refllm.lab.settings import require_whole_numbers
-from refllm.lab.sweep import config_of
+from refllm.lab.sweep import ARCHITECTURE, config_of
 from refllm.lab.task_models import Recipe, training_of
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
 from refllm.models import architecture
@@ -30,10 +30,10 @@ from refllm.tokenizer.train import train_bpe
 
 NAME = "completion"
 SUMMARY = {"tasks": ("model", "task", "accuracy", "low", "high", "chance")}
-ARCHITECTURE = "llama"
 END = "<|endoftext|>"
 TRAINED, UNTRAINED = "trained", "untrained"
 CONTEXT = 64  # tokens; the longest lines have 57
+GAIN = sweep.Settings.gain  # of the first weights
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         require_whole_numbers(self, shots=0, seed=0)
+        if self.tokenizer and not self.checkpoint:
+            raise ValueError(f"tokenizer={self.tokenizer} goes with a checkpoint; name that too.")
 
 
 QUICK = Settings(questions=100, steps=1400)
@@ -113,13 +115,13 @@ def small_model(s: Settings, *, learns: bool) -> Model:
     tokenizer = tokenizer_of(s.seed)
     config = config_of(s.width, tokenizer.vocab_size, CONTEXT)
     if not learns:
-        return Model.initialise(ARCHITECTURE, config, s.seed, tokenizer=tokenizer)
+        return Model(architecture(ARCHITECTURE), config, spread(ARCHITECTURE, config, s.seed, GAIN), tokenizer)
 
     def batch_at(step: int) -> Batch:
         return batch(tokenizer, questions.lines(generator(s.seed, "batch", step), s.batch))
 
     training = training_of(Recipe(s.width, steps=s.steps, batch=s.batch, seed=s.seed), CONTEXT)
-    (snapshot,) = learn(ARCHITECTURE, config, training, batch_at, [s.steps], gain=sweep.Settings.gain)
+    (snapshot,) = learn(ARCHITECTURE, config, training, batch_at, [s.steps], gain=GAIN)
     return Model(architecture(ARCHITECTURE), config, snapshot.raw, tokenizer)
 
 

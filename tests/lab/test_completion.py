@@ -68,6 +68,14 @@ def test_both_models_answer_all_tasks(result):
         assert row["by_sum"] == row["accuracy"]
 
 
+def test_the_untrained_model_is_the_trained_one_before_its_first_update():
+    settings = completion.Settings(width=8, steps=1, batch=2)
+    before, after = (completion.small_model(settings, learns=learns).params for learns in (False, True))
+    rate = completion.training_of(completion.Recipe(8, steps=1, batch=2), completion.CONTEXT).learning_rate
+    for name, values in before.items():
+        assert np.abs(after[name] - values).max() <= 1.01 * rate  # one step of Adam
+
+
 def test_a_model_learns_which_mood_words_are_of(monkeypatch):
     monkeypatch.setattr(questions, "LEARNED", {"classification": 1})
     monkeypatch.setattr(completion, "TASKS", ["classification"])
@@ -119,7 +127,9 @@ def test_the_worst_task_has_come_the_least_part_of_the_way_from_chance(result, o
     assert completion.CLAIMS[0].judge({"completion": found}).unit == f"share right, {worst}"
 
 
-@pytest.mark.parametrize(("setting", "says"), [({"questions": 0}, "questions=0"), ({"shots": -1}, "shots=-1")])
-def test_settings_that_ask_nothing_are_refused(setting, says):
+@pytest.mark.parametrize(
+    ("setting", "says"), [({"questions": 0}, "questions=0"), ({"shots": -1}, "shots=-1"), ({"tokenizer": "x"}, "name that too")]
+)
+def test_settings_that_cannot_be_are_refused(setting, says):
     with pytest.raises(ValueError, match=says):
         completion.Settings(**setting)
