@@ -205,7 +205,7 @@ CLAIMS = (
     Claim(
         number=5,
         statement="Bits per word say how many yes–no questions a word takes; predictable text takes fewer.",
-        formula="−Σ log₂ p = length of an arithmetic code − 0 … 2 bits; letters > shuffled words > text > repetition > counting",
+        formula="length of an arithmetic code = −Σ log₂ p + 0 … 2 bits; letters > shuffled words > text > repetition > counting",
         published="",
         needs=(NAME,),
         judge=judge_bits,
