@@ -48,7 +48,7 @@ def read(model: NGram, state: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """Where the texts stand after one more token each: (rows, order), given where they stood and tokens: (rows,)."""
     columns = [np.zeros(len(state), np.int64)]
     for n, level in enumerate(model.levels[:-1]):
-        wanted = np.where(state[:, n] < 0, -1, state[:, n] * model.vocab_size + tokens)
+        wanted = state[:, n] * model.vocab_size + tokens  # negative, so not to be found, where there is none
         place = np.searchsorted(level.keys, wanted)
         columns.append(np.where(level.keys[place] == wanted, place, -1))
     return np.stack(columns, axis=1)
@@ -80,7 +80,7 @@ def sample(model: NGram, rows: int, length: int, seed: int, step: int = 0) -> Sa
     for u in uniforms:
         p = distributions(model, state)
         below = np.cumsum(p, axis=1)
-        token = np.minimum(np.sum(below <= u[:, None] * below[:, -1:], axis=1), model.vocab_size - 1)
+        token = np.minimum(np.sum(below <= u[:, None], axis=1), model.vocab_size - 1)  # rounding may leave the sum below u
         surprise -= float(np.sum(np.log(p[np.arange(rows), token])))
         state = read(model, state, token)
         tokens.append(token.astype(np.uint8))

@@ -150,3 +150,33 @@ def test_the_interval_is_students_over_the_seeds_of_tables():
 def test_a_text_too_short_for_fresh_ones_is_refused(text):
     with pytest.raises(ValueError, match="8 generations of 131,072 need more. Set characters lower"):
         collapse.check(collapse.Settings(), corpus.load(text))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"table_generations": 1}, {"generations": 1}, {"table_seeds": 1}, {"piece": 3}, {"context": 2}, {"order": 0}]
+)
+def test_settings_that_cannot_be_are_refused(changed):
+    (name,) = changed
+    with pytest.raises(ValueError, match=f"{name}={changed[name]} must be at least {changed[name] + 1}"):
+        collapse.Settings(**changed)
+
+
+def test_means_are_over_seeds_beside_the_least_and_the_greatest_loss():
+    rows = [
+        {
+            "kind": "n-gram",
+            "data": data,
+            "generation": g,
+            "seed": seed,
+            "loss": loss,
+            "distinct": loss / 8,
+            "rare": 0,
+            "entropy": 2,
+        }
+        for data, g, losses in (("replace", 0, (2, 1, 6)), ("replace", 1, (4, 4, 4)), ("fresh", 0, (1, 3, 5)))
+        for seed, loss in enumerate(losses)
+    ]
+    found = collapse.means(rows)
+    assert [(row["data"], row["generation"]) for row in found] == [("replace", 0), ("replace", 1), ("fresh", 0)]
+    assert [(row["loss"], row["low"], row["high"]) for row in found] == [(3, 1, 6), (4, 4, 4), (3, 1, 5)]
+    assert [row["distinct"] for row in found] == [3 / 8, 1 / 2, 3 / 8]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from refllm.lab import corpus, effective_data, epochs
+from refllm.array_api import generator
+from refllm.lab import corpus, effective_data, epochs, text_models
 from refllm.lab.experiment import conduct
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE
 
@@ -40,6 +41,27 @@ def test_repeated_data_are_the_first_of_the_fresh_in_an_order_of_each_epochs_own
     for one in by_epoch:
         assert sorted(one) == sorted(order[:32])
     assert len({tuple(one) for one in by_epoch}) == 4
+
+
+def test_every_seed_reads_in_an_order_of_its_own(monkeypatch, text):
+    settings, read = epochs.Settings(**{**vars(TINY), "text": text}), {}
+
+    def learned(config, batch, context, seed, batch_at, steps):
+        read[seed] = np.concatenate([batch_at(step)[0] for step in range(8)])
+        return iter(())
+
+    monkeypatch.setattr(text_models, "learned", learned)
+    for seed in (0, 5):
+        epochs.train(epochs.Job("repeated", seed, settings))
+    ids = corpus.load(text).train
+    for seed, found in read.items():
+        order = generator(seed, "reading order").permutation((len(ids) - 1) // 16)
+        np.testing.assert_array_equal(found, corpus.windows(ids, order[:32] * 16, 16)[0])
+
+
+def test_fresh_models_are_judged_at_every_number_of_epochs_and_between_them():
+    assert epochs.fresh_steps(8, (1, 2, 4)) == [1, 2, 3, 4, 6, 8, 11, 16, 23, 32]
+    assert 24 in epochs.fresh_steps(8, (1, 3, 4))
 
 
 def judged(worth, low, high, until=64):

@@ -8,11 +8,12 @@ from refllm.lab import guesses
 
 def test_ranks_count_what_is_likelier_and_equals_with_lower_ids():
     p = np.array([[[0.4, 0.3, 0.2, 0.1], [0.25, 0.25, 0.25, 0.25], [0.1, 0.2, 0.3, 0.4]]])
-    tokens, targets = np.array([[0, 0, 0]]), np.array([[1, 3, 3]])
+    tokens, targets = np.array([[0, 0, 0]]), np.array([[2, 3, 3]])
     found = guesses.judged(p, (tokens, targets), "ab  ")
     assert found["first"] == pytest.approx(1 / 3)
     assert found["among_three"] == pytest.approx(2 / 3)
-    assert found["loss"] == pytest.approx(-np.log([0.3, 0.25, 0.4]).mean())
+    assert found["loss"] == pytest.approx(-np.log([0.2, 0.25, 0.4]).mean())
+    assert found["window_losses"] == pytest.approx([found["loss"]], abs=1e-6)
 
 
 @pytest.mark.parametrize(

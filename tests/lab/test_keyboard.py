@@ -5,8 +5,9 @@ import pytest
 
 from refllm.lab import corpus, keyboard, text_models
 from refllm.lab.experiment import conduct
+from refllm.lab.learn import Snapshot
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE
-from refllm.models import ngram
+from refllm.models import llama, ngram
 
 TINY = keyboard.Settings(
     orders=(1, 2, 4),
@@ -69,6 +70,22 @@ def test_the_first_characters_are_read_once_before_any_later_one():
     assert sorted(order[:32]) == list(range(0, 256, 8))
     assert sorted(order) == list(range(0, 1024, 8))
     assert list(order) != sorted(order)
+
+
+def test_a_transformer_reads_in_the_order_of_its_seed_and_is_judged_by_its_mean_weights(monkeypatch, text):
+    settings, read = keyboard.Settings(**{**vars(TINY), "text": text}), []
+
+    def learned(config, batch, context, seed, batch_at, steps):
+        read.append((seed, np.concatenate([batch_at(step)[0] for step in range(steps[-1])])))
+        yield Snapshot(steps[-1], 1024, {}, llama.initialise(config, 0))
+
+    monkeypatch.setattr(text_models, "learned", learned)
+    characters = text_models.pieces(corpus.load(text).train, 32, 0).ravel()
+    for seed in (0, 5):
+        keyboard.measured(keyboard.Job("transformer", 4, seed, (512, 1024), settings))
+        order = keyboard.reading_order((512, 1024), 16, seed)
+        assert read[-1][0] == seed
+        np.testing.assert_array_equal(read[-1][1], corpus.windows(characters, order, 16)[0])
 
 
 def planted(by_characters, spread=0.0):
@@ -145,3 +162,10 @@ def test_a_text_too_short_for_any_table_is_refused(text):
         keyboard.readable(corpus.load(text), keyboard.Settings(characters=(1000000,)))
     with pytest.raises(ValueError, match="must rise, each a multiple of batch · context = 64"):
         keyboard.readable(corpus.load(text), keyboard.Settings(characters=(100,), batch=4, context=16))
+
+
+def test_settings_that_cannot_be_are_refused():
+    for changed in ({"widths": ()}, {"orders": (0, 1)}, {"batch": 0}, {"piece": 0}, {"resamples": 0}, {"seeds": 0}):
+        (name,) = changed
+        with pytest.raises(ValueError, match=f"{name}=.* must be"):
+            keyboard.Settings(**changed)
