@@ -35,6 +35,7 @@ def test_tasks_are_seen_as_their_files_come_change_and_go(tmp_path):
     board.end("c", Told(10, 10, 1.5, 1), 3.5)
     board.end("b", Told(10, 10, 1.0, 1), 9.5)
     c, b, a = board.look(9.0)
+    assert board.workers == 2
     assert [(task.name, task.seconds, task.told.loss) for task in (c, b)] == [("c", 3.5, 1.5), ("b", 9.5, 1.0)]
 
 

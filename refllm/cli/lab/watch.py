@@ -57,8 +57,7 @@ def drawn(seen: Board, console: Console) -> RenderableType:
 
 def chosen(tasks: Sequence[Task], rows: int) -> list[Task]:
     """As many tasks as there are rows: those at work, and around them as many that ended last and that are next."""
-    parts = [[task for task in tasks if task.state == state] for state in (DONE, RUNNING, WAITING)]
-    done, running, waiting = parts
+    done, running, waiting = ([task for task in tasks if task.state == state] for state in (DONE, RUNNING, WAITING))
     spare = max(0, rows - len(running))
     n_done = min(len(done), max(spare - len(waiting), spare // 2))
     return done[len(done) - n_done :] + running[:rows] + waiting[: spare - n_done]
@@ -66,7 +65,7 @@ def chosen(tasks: Sequence[Task], rows: int) -> list[Task]:
 
 def table(shown: Sequence[Task], n_models: int) -> Table:
     """A row for each task that is shown."""
-    grid = Table(box=None, padding=(0, 0, 0, 2), header_style="dim", pad_edge=False, width=WIDTH)
+    grid = Table(box=None, padding=(0, 0, 0, 1), header_style="dim", pad_edge=False, width=WIDTH)
     grid.add_column("task", no_wrap=True, ratio=1)
     grid.add_column("", width=10)
     for heading, width in (("updates", 16), ("loss", 6), ("time", 9), ("left", 9)):
