@@ -17,6 +17,7 @@ from refllm.evaluation.metrics import wilson
 from refllm.lab import tasks
 from refllm.lab.experiment import Report, Result
 from refllm.lab.pool import each
+from refllm.lab.seeds import over_seeds
 from refllm.lab.settings import require_whole_numbers
 from refllm.lab.task_models import Recipe, outcomes, train
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding, within
@@ -81,7 +82,8 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
         report(f"{name}: {100 * row['accuracy']:.1f} % right")
         rows.append(row)
     rows.sort(key=lambda row: (row["task"], row["width"], row["length"], row["seed"]))
-    return {"tables": {"lengths": over_seeds(rows), "accuracy": rows}, "numbers": {}}
+    means = over_seeds(rows, ("task", "width", "parameters", "length", "chance"), "accuracy")
+    return {"tables": {"lengths": means, "accuracy": rows}, "numbers": {}}
 
 
 def learned(job: Job) -> dict[str, Any]:
@@ -105,17 +107,6 @@ def learned(job: Job) -> dict[str, Any]:
         "chance": float(answers.max() / answers.sum()),  # of whoever always gives the commonest answer
         "nats_per_answer": float(-np.log(np.maximum(found.probability, 1e-300)).mean()),
     }
-
-
-def over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The mean, least and greatest accuracy of the models of a size at each length."""
-    found = []
-    shared = ("task", "width", "parameters", "length", "chance")
-    for about in dict.fromkeys(tuple(row[name] for name in shared) for row in rows):
-        shares = [row["accuracy"] for row in rows if tuple(row[name] for name in shared) == about]
-        known = dict(zip(shared, about, strict=True))
-        found.append(known | {"accuracy": float(np.mean(shares)), "least": min(shares), "greatest": max(shares)})
-    return found
 
 
 def figures(result: Result) -> dict[str, Any]:

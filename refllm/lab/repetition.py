@@ -19,6 +19,7 @@ from refllm.lab import corpus, sweep, text_models
 from refllm.lab.experiment import Report, Result
 from refllm.lab.fit import student
 from refllm.lab.pool import each
+from refllm.lab.seeds import over_seeds
 from refllm.lab.settings import require_whole_numbers
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
 from refllm.models import accounting, architecture
@@ -79,7 +80,8 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
         looping = ", ".join(f"{100 * row['loops']:.0f} % at {row['temperature']:g}" for row in found["rows"])
         report(f"{name}: loss {found['rows'][0]['loss']:.3f} nats/character; loops {looping}")
     rows.sort(key=lambda row: (row["width"], row["seed"], row["temperature"]))
-    return {"tables": {"sizes": over_seeds(rows), "texts": rows}, "numbers": {"real_text": real}}
+    sizes = over_seeds(rows, ("width", "parameters", "temperature"), "loops", (DISTINCT,))
+    return {"tables": {"sizes": sizes, "texts": rows}, "numbers": {"real_text": real}}
 
 
 def written(job: Job) -> dict[str, Any]:
@@ -106,18 +108,6 @@ def written(job: Job) -> dict[str, Any]:
         steps = generate(Model(model, config, snapshot.averaged), prompts, s.context - s.prompt, sampler, job.seed)
         rows.append(about | {"temperature": temperature} | described(np.stack([step.tokens for step in steps], axis=1)))
     return {"rows": rows, "real": described(windows[0][:, s.prompt :])}
-
-
-def over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The means over models of a size, at each temperature, and the least and the greatest share that loops."""
-    found = []
-    for about in dict.fromkeys((row["width"], row["parameters"], row["temperature"]) for row in rows):
-        mine = [row for row in rows if (row["width"], row["parameters"], row["temperature"]) == about]
-        shares = [row["loops"] for row in mine]
-        means = {name: float(np.mean([row[name] for row in mine])) for name in ("loops", DISTINCT)}
-        known = dict(zip(("width", "parameters", "temperature"), about, strict=True))
-        found.append(known | means | {"least": min(shares), "greatest": max(shares)})
-    return found
 
 
 def described(texts: np.ndarray) -> dict[str, Any]:

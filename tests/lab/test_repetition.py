@@ -80,18 +80,6 @@ def test_a_model_of_a_seed_goes_on_from_the_beginnings_of_held_out_text(monkeypa
     assert found["real"] == repetition.described(windows[:, 8:])
 
 
-def test_sizes_are_the_means_over_seeds():
-    about = {"width": 4, "parameters": 100}
-    rows = [
-        about | {"seed": seed, "temperature": t, "loops": loops, "distinct_4": distinct}
-        for seed, t, loops, distinct in ((0, 0.0, 0.5, 0.1), (0, 1.0, 0.0, 0.8), (1, 0.0, 0.75, 0.3), (1, 1.0, 0.25, 0.6))
-    ]
-    assert repetition.over_seeds(rows) == [
-        about | {"temperature": 0.0, "loops": 0.625, "distinct_4": 0.2, "least": 0.5, "greatest": 0.75},
-        about | {"temperature": 1.0, "loops": 0.125, "distinct_4": pytest.approx(0.7), "least": 0.0, "greatest": 0.25},
-    ]
-
-
 @pytest.fixture
 def text_file(tmp_path):
     rng = np.random.default_rng(0)
