@@ -22,6 +22,8 @@ from refllm.lab.runs import Runs
 SYMBOLS = {"parameters": "N", "tokens": "D", "flops": "C"}
 SCALES, EXPONENTS = {"N": "A", "D": "B", "C": "K"}, {"N": "alpha", "D": "beta", "C": "gamma"}
 ALIKE = 1.1  # numbers within this factor count as equal
+GONE = 1e-3  # of the least loss: a floor below it has gone to zero
+ZERO = math.log(1e-9)  # and is called zero where its logarithm is below this
 UNKNOWN = 0.5  # half an interval's width beyond this share of its constant: the data do not tell the constant
 
 
@@ -97,9 +99,13 @@ def fit(
     known = float(floor) if not isinstance(floor, bool) else 0.0
     _check(runs, variables, terms, known)
     logs, y = np.log(np.stack([runs.column(v) for v in variables], axis=1)), np.log(runs.loss - known)
-    found, values = minimise(grid(logs, y, terms), logs, y, np.ones(len(y)), terms, delta)
+    every, ones = grid(logs, y, terms), np.ones(len(y))
+    found, values = minimise(every, logs, y, ones, terms, delta)
     p = found[np.argmin(values)]
-    samples = bootstrap(p, runs, logs, y, terms, delta, resamples, seed)
+    starts = p[None]
+    if terms.floor and np.exp(p[len(variables)]) < GONE * runs.loss.min():  # nothing leads back from there: begin above it too
+        starts = np.stack([p, every[np.argmin(objective(every, logs, y, ones, terms, delta))]])
+    samples = bootstrap(starts, runs, logs, y, terms, delta, resamples, seed)
     beyond = share_beyond(len(np.unique(runs.run)), terms.n_parameters)
     intervals = {}
     for name, column in _constants(samples, variables, terms, known).items() if resamples else ():
@@ -107,11 +113,9 @@ def fit(
         intervals[name] = (float(low), float(high))
     constants = {name: float(column[0]) for name, column in _constants(p[None], variables, terms, known).items()}
     residuals = np.log(runs.loss) - np.log(losses(p, terms, known, *(runs.column(v) for v in variables))[0])
-    least = float(objective(p[None], logs, y, np.ones(len(y)), terms, delta)[0])
-    told = warnings(constants, intervals, runs)
-    return Fit(
-        variables, None if floor is True else known, terms, constants, intervals, samples, beyond, p, residuals, least, told
-    )
+    told = warnings(constants, intervals, runs, terms)
+    given = None if floor is True else known
+    return Fit(variables, given, terms, constants, intervals, samples, beyond, p, residuals, float(values.min()), told)
 
 
 def spread(samples: Any, beyond: float) -> tuple[Any, Any]:
@@ -144,17 +148,19 @@ def losses(p: np.ndarray, terms: Terms, floor: float | None, *values: Any) -> np
     return (np.exp(prediction(np.atleast_2d(p), logs, terms)[0]) + (floor or 0.0)).reshape(-1, *shape)
 
 
-def bootstrap(p, runs: Runs, logs, y, terms: Terms, delta: float, resamples: int, seed: int) -> np.ndarray:
-    """The parameters (R, P) of fits to runs drawn with replacement, each descended from the fit to all."""
+def bootstrap(starts, runs: Runs, logs, y, terms: Terms, delta: float, resamples: int, seed: int) -> np.ndarray:
+    """The parameters (R, P) of fits to runs drawn with replacement: the best of the descents from each of the starts (K, P)."""
     if not resamples:
-        return np.empty((0, len(p)))
+        return np.empty((0, terms.n_parameters))
     _, which = np.unique(runs.run, return_inverse=True)
     n = which.max() + 1
     draws = generator(seed, "bootstrap").multinomial(n, np.full(n, 1 / n), size=resamples)
-    parts = [
-        minimise(np.repeat(p[None], len(part), axis=0), logs, y, part[:, which].astype(float), terms, delta, 200, 1e-10)[0]
-        for part in np.array_split(draws, -(-resamples // 250))
-    ]
+    parts = []
+    for part in np.array_split(draws, -(-resamples // 250)):
+        weights = part[:, which].astype(float)
+        ends = [minimise(np.repeat(p[None], len(part), axis=0), logs, y, weights, terms, delta, 200, 1e-10) for p in starts]
+        best = np.argmin([values for _, values in ends], axis=0)
+        parts.append(np.stack([found for found, _ in ends])[best, np.arange(len(part))])
     return np.concatenate(parts)
 
 
@@ -162,7 +168,9 @@ def _constants(p: np.ndarray, variables: Sequence[str], terms: Terms, floor: flo
     """The columns of parameters (S, P) as constants by symbol."""
     found = {}
     if terms.floor or floor:
-        found["E"] = np.exp(p[:, terms.variables]) if terms.floor else np.full(len(p), floor)
+        found["E"] = (
+            np.where(p[:, terms.variables] > ZERO, np.exp(p[:, terms.variables]), 0.0) if terms.floor else np.full(len(p), floor)
+        )
     for j, name in enumerate(variables):
         symbol = SYMBOLS[name]
         with np.errstate(over="ignore"):
@@ -171,9 +179,13 @@ def _constants(p: np.ndarray, variables: Sequence[str], terms: Terms, floor: flo
     return found
 
 
-def warnings(constants: dict[str, float], intervals: dict[str, tuple[float, float]], runs: Runs) -> tuple[str, ...]:
+def warnings(constants: dict[str, float], intervals: dict[str, tuple[float, float]], runs: Runs, terms: Terms) -> tuple[str, ...]:
     """A sentence for every constant that the data do not tell. The scales A, B and K follow the exponents and are left out."""
-    told, least = [], float(runs.loss.min())
+    told, least, n = [], float(runs.loss.min()), len(np.unique(runs.run))
+    if intervals and n <= terms.n_parameters:
+        told.append(
+            f"{n} runs are too few for intervals of {terms.n_parameters} constants: the true ones are wider than those given."
+        )
     for variable in SYMBOLS.values():
         if constants.get(EXPONENTS[variable], 1.0) <= 0:
             told.append(f"the loss does not fall with {variable}: {EXPONENTS[variable]} is {constants[EXPONENTS[variable]]:.3g}.")
@@ -182,7 +194,7 @@ def warnings(constants: dict[str, float], intervals: dict[str, tuple[float, floa
             wide = (high - low) / 2 > UNKNOWN * abs(constants[name])
             if wide or (name == "E" and low < 0.05 * least):
                 told.append(f"{name} is not identifiable from these runs: its 95 % interval is {low:.3g} … {high:.3g}.")
-    if constants.get("E", least) < 1e-3 * least:
+    if constants.get("E", least) < GONE * least:
         told.append("the floor E went to zero: over this range the losses do not show one.")
     return tuple(told)
 

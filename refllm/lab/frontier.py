@@ -5,7 +5,7 @@ And why two published answers differ: Kaplan's N* ~ C^0.73 leaves embeddings out
 Hoffmann's law into an apparent 0.74 to 0.78 (Pearce & Song 2024, arXiv:2406.12907).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -54,15 +54,14 @@ def frontier(fitted: Fit, budgets: Sequence[float]) -> list[Split]:
 
     Raises ValueError for a law without a best split.
     """
-    law, others = _laws(fitted)
-    splits = []
-    for C in budgets:
-        split = best(law, C, "these runs")
-        if others:
-            N, D = zip(*(other.optimum(C) for other in others), strict=True)
-            split = split._replace(parameters_interval=fitted.interval(N), tokens_interval=fitted.interval(D))
-        splits.append(split)
-    return splits
+    law = _law(fitted)
+
+    def split(C: float) -> Split:
+        N = _interval(fitted, lambda one: one.optimum(C)[0])
+        D = _interval(fitted, lambda one: one.optimum(C)[1])
+        return best(law, C, "these runs")._replace(parameters_interval=N, tokens_interval=D)
+
+    return [split(C) for C in budgets]
 
 
 def published(budgets: Sequence[float]) -> list[Split]:
@@ -87,15 +86,13 @@ def lifetimes(fitted: Fit, budgets: Sequence[float], inference_tokens: float) ->
 
     Raises ValueError for a law without a best split.
     """
-    law, others = _laws(fitted)
-    found = []
-    for C in budgets:
-        one = lifetime(law, C, inference_tokens, "these runs")
-        if others:
-            interval = fitted.interval([lifetime(other, C, inference_tokens, "").parameters for other in others])
-            one = one._replace(parameters_interval=interval)
-        found.append(one)
-    return found
+    law = _law(fitted)
+
+    def of(C: float) -> Lifetime:
+        interval = _interval(fitted, lambda one: lifetime(one, C, inference_tokens, "").parameters)
+        return lifetime(law, C, inference_tokens, "these runs")._replace(parameters_interval=interval)
+
+    return [of(C) for C in budgets]
 
 
 def lifetime(law: LossLaw, C: float, inference_tokens: float, name: str) -> Lifetime:
@@ -109,29 +106,44 @@ def lifetime(law: LossLaw, C: float, inference_tokens: float, name: str) -> Life
 
 def parameter_exponent(fitted: Fit) -> tuple[float, tuple[float, float] | None]:
     """a of N* ~ C^a, and its 95 % interval where the fit has a bootstrap. Raises ValueError for a law without a best split."""
-    law, others = _laws(fitted)
-    return law.parameter_exponent, fitted.interval([other.parameter_exponent for other in others]) if others else None
+    return _law(fitted).parameter_exponent, _interval(fitted, lambda law: law.parameter_exponent)
 
 
 def compute_factor(fitted: Fit, share: float = 0.5) -> tuple[float, tuple[float, float] | None]:
     """How many times the compute leaves `share` of the reducible loss at the best split, and its 95 % interval where the fit has
     a bootstrap. Raises ValueError for a law without a best split."""
-    law, others = _laws(fitted)
-    value, *factors = (share ** (-1 / one.compute_exponent) for one in (law, *others))
-    return value, fitted.interval(factors) if factors else None
+
+    def factor(law: LossLaw) -> float:
+        return share ** (-1 / law.compute_exponent)
+
+    return factor(_law(fitted)), _interval(fitted, factor)
 
 
-def _laws(fitted: Fit) -> tuple[LossLaw, list[LossLaw]]:
-    """The law, and those of the bootstrap: none where more of them have no best split than an interval leaves out."""
-    law, *others = fitted.loss_laws()
+def _law(fitted: Fit) -> LossLaw:
+    law = fitted.loss_laws()[0]
     for symbol, exponent in (("N", law.alpha), ("D", law.beta)):
         if exponent <= 0:
             raise ValueError(
                 f"by these runs the loss does not fall with {symbol} (its exponent is {exponent:.2g}), so no split is best; "
                 "leave out early losses (--min-tokens, --min-ratio), or train more sizes for longer."
             )
-    falling = [other for other in others if other.alpha > 0 and other.beta > 0]
-    return law, falling if len(others) - len(falling) <= fitted.beyond * len(others) else []
+    return law
+
+
+def _interval(fitted: Fit, of: Callable[[LossLaw], float]) -> tuple[float, float] | None:
+    """The 95 % interval of something that the bootstrap's laws have; None without a bootstrap, and where more of its laws than an
+    interval leaves out have no such thing, since by them the loss does not fall or floats do not hold their constants."""
+    values = []
+    for law in fitted.loss_laws()[1:]:
+        try:
+            with np.errstate(all="ignore"):
+                value = float(of(law)) if law.alpha > 0 and law.beta > 0 else np.nan
+        except (ArithmeticError, ValueError):
+            continue
+        if 0 < value < np.inf:
+            values.append(value)
+    left_out = len(fitted.samples) - len(values)
+    return fitted.interval(values) if values and left_out <= fitted.beyond * len(fitted.samples) else None
 
 
 TABLES = 47491.0  # N = N_E + 47491·N_E^(1/3): what embeddings add, by Pearce & Song's regression on Hoffmann's models

@@ -82,6 +82,18 @@ def isoflop(runs: Runs, at: Sequence[float] | None = None) -> IsoFlop:
     return IsoFlop(valleys, float(slope), float(at_zero), not equal, len(parts) - len(minima))
 
 
+def exponents_without_a_size(runs: Runs, found: IsoFlop) -> list[float]:
+    """The exponent at the same budgets when each size is left out in turn, the smallest first: what hangs on a single size. Where
+    the others have no law of minima, none."""
+    exponents = []
+    for N in np.unique(runs.parameters):
+        try:
+            exponents.append(isoflop(runs.chosen(runs.parameters != N), [v.flops for v in found.valleys]).exponent)
+        except ValueError:  # the others do not suffice
+            continue
+    return exponents
+
+
 def budgets(runs: Runs) -> list[Runs]:
     """The runs in groups of equal compute, the smallest first. Losses whose compute lies closer together without being equal,
     as along runs, are in no group."""
@@ -180,8 +192,10 @@ def _why_not(parts: Sequence[Runs], minima: int) -> str:
     best = [part.parameters[np.argmin(part.loss)] for part in parts]
     smallest = sum(part.parameters.min() == N for part, N in zip(parts, best, strict=True))
     largest = sum(part.parameters.max() == N for part, N in zip(parts, best, strict=True))
-    span = f"{parts[0].flops.mean():.2g} to {parts[-1].flops.mean():.2g} FLOPs"
-    tried = f"{minima} of {len(parts)} budgets, {span}, have their minimum among the sizes, and a law needs two"
+    ends = list(dict.fromkeys(f"{part.flops.mean():.2g}" for part in (parts[0], parts[-1])))
+    tried = (
+        f"{minima} of {len(parts)} budgets ({' to '.join(ends)} FLOPs) have their minimum among the sizes, and a law needs two"
+    )
     if smallest > largest:
         return (
             f"{tried}: at {smallest} the smallest size that gets so far is the best, since so little compute is better spent on "

@@ -94,6 +94,25 @@ def test_a_floor_far_below_the_losses_is_told_to_be_unknown():
     assert clear.warnings == ()
 
 
+def test_a_floor_that_went_to_zero_may_rise_in_the_bootstrap():
+    """From a floor of nothing no descent leads back, and every resample would end there too."""
+    for seed in range(20):
+        found = fit(line(noise=1e-2, seed=seed), ("parameters",), True, delta=1.0, resamples=50)
+        if found.constants["E"] == 0:
+            assert found.intervals["E"][0] == 0
+            assert found.intervals["E"][1] > 0
+            return
+    pytest.fail("no floor went to zero")
+
+
+def test_too_few_runs_for_intervals_are_told():
+    runs = line(9, noise=1e-2, runs_each=3)
+    found = fit(runs, ("parameters",), True, resamples=50)
+    assert "3 runs are too few for intervals of 3 constants: the true ones are wider than those given." in found.warnings
+    assert not any("too few" in sentence for sentence in fit(runs, ("parameters",), False, resamples=50).warnings)
+    assert not any("too few" in sentence for sentence in fit(runs, ("parameters",), True).warnings)
+
+
 def test_a_loss_that_does_not_fall_is_told():
     runs = line(noise=1e-3)
     found = fit(runs._replace(loss=runs.loss[::-1]), ("parameters",), False)

@@ -61,13 +61,15 @@ def test_a_loss_that_does_not_fall_has_no_best_split(planted, symbol):
             ask()
 
 
-def test_resamples_whose_loss_does_not_fall_leave_no_interval(planted):
+def test_resamples_without_a_best_split_leave_no_interval(planted):
     found = fit(planted(noise=3e-3), ("parameters", "tokens"), resamples=40)
-    risen = found.samples.copy()
-    risen[:20, -1] = -0.1
-    broken = found._replace(samples=risen)
-    assert frontier(broken, [1e20])[0].parameters_interval is None
-    assert parameter_exponent(broken)[1] is None
+    for column, value in ((-1, -0.1), (-2, -0.1), (0, -1e4)):
+        samples = found.samples.copy()
+        samples[:20, column] = value
+        broken = found._replace(samples=samples)
+        assert frontier(broken, [1e20])[0].parameters_interval is None
+        assert lifetimes(broken, [1e20], 1e10)[0].parameters_interval is None
+        assert (parameter_exponent(broken)[1] is None) == (column != 0)
 
 
 def test_leaving_embeddings_out_turns_hoffmanns_law_into_kaplans():

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from refllm.lab.isoflop import at_budget, budgets, exponent_by, isoflop, minimum, parabola_bias, round_budgets
+from refllm.lab.isoflop import (
+    at_budget,
+    budgets,
+    exponent_by,
+    exponents_without_a_size,
+    isoflop,
+    minimum,
+    parabola_bias,
+    round_budgets,
+)
 from refllm.lab.laws import BESIROGLU, HOFFMANN, LossLaw
 from refllm.lab.runs import Runs
 
@@ -139,6 +148,20 @@ def test_a_sweeps_law_of_minima_is_that_of_the_law_it_follows():
         assert valley.parameters / own == pytest.approx(parabola_bias(SMALL, valley), rel=0.05)
 
 
+def test_the_exponent_without_a_size_tells_what_hangs_on_one():
+    runs = along(SMALL)
+    found = isoflop(runs)
+    clean = exponents_without_a_size(runs, found)
+    assert len(clean) == 7
+    assert np.ptp(clean) < 0.08
+    largest = runs.parameters == runs.parameters.max()
+    off = runs._replace(loss=np.where(largest, 0.97, 1) * runs.loss)
+    assert clean[-1] == exponents_without_a_size(off, found)[-1]
+    assert np.ptp(exponents_without_a_size(off, found)) > 2 * np.ptp(clean)
+    few = valleys(BESIROGLU, 4, points=3)
+    assert exponents_without_a_size(few, isoflop(few)) == pytest.approx([BESIROGLU.parameter_exponent] * 15, abs=1e-6)
+
+
 def test_at_equal_compute_the_laws_own_minima_have_its_own_exponent():
     found = isoflop(valleys(BESIROGLU, 4))
     assert exponent_by(BESIROGLU, found) == pytest.approx(BESIROGLU.parameter_exponent, abs=1e-6)
@@ -146,12 +169,12 @@ def test_at_equal_compute_the_laws_own_minima_have_its_own_exponent():
 
 def test_where_no_minimum_lies_among_the_sizes_the_reason_is_told():
     with pytest.raises(
-        ValueError, match=r"0 of 5 budgets, 1e\+18 to 1e\+21 FLOPs, have .* at 5 the smallest size .* train smaller"
+        ValueError, match=r"0 of 5 budgets .1e\+18 to 1e\+21 FLOPs. have .* at 5 the smallest size .* train smaller"
     ):
         isoflop(valleys(BESIROGLU, 3, shift=6.0))
     with pytest.raises(ValueError, match="at 5 the largest size is the best; train larger"):
         isoflop(valleys(BESIROGLU, 3, shift=1 / 6))
-    with pytest.raises(ValueError, match="1 of 1 budgets"):
+    with pytest.raises(ValueError, match=r"1 of 1 budgets .1e\+18 FLOPs. have"):
         isoflop(valleys(BESIROGLU, 4), [1e18])
     hill = np.array([2.9, 3.0, 3.1, 3.15, 2.89, 3.15, 3.1, 3.0, 2.9])
     hill = valleys(BESIROGLU, 4)._replace(loss=np.tile(hill, 5))

@@ -20,7 +20,7 @@ def written(tmp_path, text, name="runs.csv"):
         '[{"params": 1000000, "tokens": 20000000, "L": 3.5}, {"params": 2e6, "tokens": 4e7, "L": 3.25}]',
         "N;D;Loss\n1e6;2e7;3.5\n\n2e6;4e7;3.25;;\n",
         "parameters\ttokens\tloss\n1e6\t2e7\t3.5\n2e6\t4e7\t3.25\n",
-        'n, d, loss\n"1e6", 2e7, 3.5\n 2e6 ,4e7,3.25\n,,\n',
+        'n, d, loss\n1e6, "2e7", 3.5\n 2e6 ,4e7,3.25\n,,\n',
         '{"about": 1, "tables": {"runs": [{"N": 1e6, "D": 2e7, "L": 3.5}, {"N": 2e6, "C": 4.8e14, "L": 3.25}]}}',
     ],
 )

@@ -33,15 +33,20 @@ def isoflop(
     """
     from refllm.lab import budget_plots
     from refllm.lab.fit import fit as fitted
-    from refllm.lab.isoflop import exponent_by
+    from refllm.lab.isoflop import exponent_by, exponents_without_a_size
     from refllm.lab.isoflop import isoflop as minima
     from refllm.lab.laws import HOFFMANN_PARAMETER_EXPONENTS, KAPLAN_BEST
 
     positive("--budget", budgets or [])
     runs = chosen(file, unit, min_tokens, min_ratio)
     found, law = minima(runs, budgets), fitted(runs, VARIABLES["ND"]).loss_laws()[0]
-    rows, by_fit = valley_rows(found, law), exponent_by(law, found)
-    about: dict[str, Any] = {"exponent": found.exponent, "exponent_by_fit": by_fit, "interpolated": found.interpolated}
+    rows, by_fit, without = valley_rows(found, law), exponent_by(law, found), exponents_without_a_size(runs, found)
+    about: dict[str, Any] = {
+        "exponent": found.exponent,
+        "exponent_by_fit": by_fit,
+        "exponents_without_a_size": without,
+        "interpolated": found.interpolated,
+    }
     about |= {"left_out": found.without, "valleys": rows, "unit": runs.unit}
     points = [
         {"flops": v.flops} | dict(zip(("parameters", "tokens", "loss"), point, strict=True))
@@ -57,6 +62,8 @@ def isoflop(
     beside = "" if by_fit is None else f"a fit of L(N, D) has {by_fit:.3f} there; "
     published = f"Hoffmann {HOFFMANN_PARAMETER_EXPONENTS['approach 2']}, Kaplan {KAPLAN_BEST[1]}"
     console.print(f"N* ~ C^{found.exponent:.3f} through the minima among the sizes; {beside}{published}.")
+    if without:
+        console.print(f"With any one of the sizes left out, the exponent is {min(without):.3f} to {max(without):.3f}.")
     if found.without:
         console.print(f"Budgets without a minimum among the sizes, left out of this: {found.without}.", style="yellow")
     if found.interpolated:
