@@ -19,17 +19,19 @@ def style(i: int) -> dict[str, Any]:
 
 
 def yield_curves(curves: Sequence[tuple[str, Rows]]) -> Any:
-    """Exact match against length with the band of independent steps, p^n dotted, the law where items differ dashed."""
+    """Exact match against length with the band of independent steps, p^n dotted with open marks, where items differ dashed."""
     figure, axes = plots.new_figure("length (steps)", "share of items right so far", wide=len(curves) > 1)
     for i, (label, rows) in enumerate(curves):
         n, look = [row["length"] for row in rows], style(i)
         color = look["color"]
         axes.fill_between(n, [row["low"] for row in rows], [row["high"] for row in rows], color=color, alpha=0.15, linewidth=0)
         axes.plot(n, [row["measured"] for row in rows], label=label, **look)
-        axes.plot(n, [row["p^n"] for row in rows], linestyle=":", color=color)
+        axes.plot(n, [row["p^n"] for row in rows], linestyle=":", **look | {"markerfacecolor": "white", "markersize": 4})
         axes.plot(n, [row["items differ"] for row in rows], linestyle="--", linewidth=0.9, color=color)
-    for line, label in ((":", "$p^n$"), ("--", "if items differ")):
-        axes.plot([], [], linestyle=line, color=plots.INK, label=label)
+    axes.plot(
+        [], [], linestyle=":", label="$p^n$", **style(0) | {"color": plots.INK, "markerfacecolor": "white", "markersize": 4}
+    )
+    axes.plot([], [], linestyle="--", color=plots.INK, label="if items differ")
     axes.fill_between([], [], color=plots.FAINT, alpha=0.4, linewidth=0, label="independent steps, 95 %")
     axes.set_ylim(0, None)
     axes.xaxis.get_major_locator().set_params(integer=True)

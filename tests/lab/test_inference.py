@@ -21,6 +21,7 @@ def test_answers_are_drawn_with_the_models_probabilities_and_scored(logits):
     hits = found.answers == found.truth[:, None]
     assert hits.mean(axis=1) == pytest.approx([0.998**2, 0.36, 1e-6], abs=0.02)
     assert found.greedy.tolist() == [True, True, False]
+    assert not inference.drawn(logits, np.array([[0, 1]] * 3), 4).greedy.any()  # one step of two is not enough
     assert found.scores[1][hits[1]] == pytest.approx(np.log(0.36))
     assert np.exp(found.scores[1]).max() == pytest.approx(0.36)
     same = found.scores[1][:, None] == found.scores[1][None, :]
@@ -56,6 +57,10 @@ def test_noise_costs_what_greedy_answers_gain_and_a_majority_wins_it_back(logits
     cost, won = (np.reshape(noise[name], (3, 50)).mean(axis=1) for name in ("cost", "won"))
     assert cost == pytest.approx([1 - 0.998**2, 0.64, 0], abs=0.03)
     assert won == pytest.approx(cost, abs=0.03)
+    single = inference.drawn(logits, np.zeros((3, 2), dtype=int), 1)
+    noise = inference.noise(single)
+    assert noise["cost"] == (single.greedy - single.hits[:, 0].astype(float)).tolist()
+    assert noise["won"] == [0, 0, 0]  # of one attempt the majority is itself
 
 
 def test_the_cured_share_is_a_ratio_of_sums_with_the_interval_of_questions():
