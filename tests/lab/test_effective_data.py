@@ -60,6 +60,7 @@ def test_a_law_that_rises_is_fitted_where_the_data_rise_and_tells_how_far_it_is_
     assert numbers["R*_of_all_epochs"] == pytest.approx(effective_data.fit(EPOCHS, fallen[0]))
     assert numbers["R*_of_all_epochs"] < 6
     assert rows[-1]["fitted"] == pytest.approx(law[-1], rel=1e-4)
+    assert rows[-1]["published"] == pytest.approx(16.13, rel=5e-4)
     assert rows[-1]["share_of_fresh"] == pytest.approx(fallen[0, -1] / 64)
 
     rows, numbers = effective_data.summary(np.array([[1, 3.0, 2.0], [1, 3.0, 2.0]]), (1, 2, 4))

@@ -19,6 +19,12 @@ def test_a_table_is_the_ngram_model_of_its_data():
     assert found.entropy == pytest.approx(-np.mean([ngram.log_probabilities(model, row) for row in found.written]), rel=1e-12)
 
 
+def test_a_table_writes_something_else_at_every_step():
+    one, same, other = (writers.table(DATA, WINDOWS, 3, 7, 4, 0, step).written for step in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+
+
 def test_a_transformer_that_knows_its_text_writes_it_again():
     pieces = np.array([np.roll(np.arange(1, 7), i) for i in range(4)], dtype=np.uint8)
     windows = (pieces[:, :-1].astype(np.int32), pieces[:, 1:].astype(np.int32))
