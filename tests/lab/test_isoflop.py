@@ -69,6 +69,10 @@ def test_budgets_are_told_apart():
     assert [len(part.loss) for part in budgets(runs)] == [9] * 5
     dense = runs._replace(flops=np.geomspace(1e18, 1e19, len(runs.loss)))
     assert budgets(dense) == []
+    near = runs._replace(flops=runs.flops * np.tile(np.linspace(0.96, 1.04, 9), 5))
+    assert [len(part.loss) for part in budgets(near)] == [9] * 5
+    apart = runs.chosen(np.arange(2))._replace(flops=np.array([1e18, 1.3e18]))
+    assert [len(part.loss) for part in budgets(apart)] == [1, 1]
 
 
 def test_budgets_may_be_chosen():
@@ -106,6 +110,8 @@ def test_losses_along_runs_are_read_between_neighbours():
         assert np.all(above >= -1e-12)
         assert above.max() <= (SMALL.beta * np.log(2) / 2) ** 2 / 32
         assert above.max() > 1e-5
+    turned = at_budget(runs.chosen(np.arange(len(runs.loss))[::-1]), 1e11)
+    np.testing.assert_allclose(turned.loss, at_budget(runs, 1e11).loss, rtol=1e-12)
     own = at_budget(runs, runs.flops[13])
     assert own.loss[own.parameters == runs.parameters[13]] == pytest.approx(runs.loss[13], rel=1e-12)
 
@@ -165,6 +171,18 @@ def test_the_exponent_without_a_size_tells_what_hangs_on_one():
 def test_at_equal_compute_the_laws_own_minima_have_its_own_exponent():
     found = isoflop(valleys(BESIROGLU, 4))
     assert exponent_by(BESIROGLU, found) == pytest.approx(BESIROGLU.parameter_exponent, abs=1e-6)
+    for valley in found.valleys:  # finer than the grid that is searched, whose points lie 7·10⁻⁴ apart
+        assert minimum(BESIROGLU, valley) == pytest.approx(BESIROGLU.optimum(valley.flops)[0], rel=1e-5)
+    left_out = found._replace(valleys=tuple(v._replace(inside=False) for v in found.valleys))
+    assert exponent_by(BESIROGLU, left_out) is None
+
+
+def test_budgets_that_two_sizes_reach_are_left_out():
+    runs = along(SMALL, sizes=5)
+    found = isoflop(runs, [8e9, 3e10, 5e10, 1e11])
+    assert len(at_budget(runs, 8e9).loss) == 2
+    assert [valley.flops for valley in found.valleys] == pytest.approx([3e10, 5e10, 1e11])
+    assert found.without == 0
 
 
 def test_where_no_minimum_lies_among_the_sizes_the_reason_is_told():
