@@ -5,7 +5,7 @@ import json
 import pytest
 
 from refllm.lab import progress
-from refllm.lab.board import DONE, RUNNING, WAITING, Board, Task, seconds_left, share, watched, watching
+from refllm.lab.board import DONE, RUNNING, WAITING, Board, Task, models, seconds_left, share, watched, watching
 from refllm.lab.pool import each
 from refllm.lab.progress import Told
 
@@ -44,6 +44,13 @@ def test_a_share_counts_the_models_of_a_task():
     assert share(Task("a", told=Told(5, 20, None, 1)), 1) == 0.25
     assert share(Task("a", told=Told(5, 20, None, 2)), 4) == 1.25 / 4
     assert share(Task("a", told=Told(10, 20, None, 3)), 1) == 2.5 / 3
+
+
+def test_how_many_models_a_task_trains_is_known_from_those_that_are_done():
+    at_work, silent, done = (
+        Task(name, state=state, told=Told(models=n)) for name, state, n in (("a", RUNNING, 3), ("b", DONE, 0), ("c", DONE, 4))
+    )
+    assert (models([at_work]), models([at_work, silent]), models([at_work, silent, done])) == (1, 1, 4)
 
 
 def running(name, cost, part, seconds):
