@@ -173,7 +173,7 @@ def _arrays(path: Path) -> dict[str, Any]:
 
 def _lines(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a text with a mark
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text; outcomes are a JSONL or a .npz, such as an experiment keeps.") from error
     rows: list[tuple[int, Any]] = []

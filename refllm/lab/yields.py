@@ -104,7 +104,7 @@ def checked(right: Any) -> np.ndarray:
     """Outcomes (I, m) as booleans. Raises ValueError where they are not two items or more of one length."""
     right = np.asarray(right)
     if right.ndim != 2 or right.shape[0] < 2 or right.shape[1] < 1:
-        raise ValueError(f"outcomes have shape {right.shape}; a yield needs (items, steps) with two items at least.")
+        raise ValueError(f"outcomes have shape {right.shape}; they need (items, steps), with two items at least.")
     return right.astype(bool)
 
 

@@ -144,5 +144,5 @@ def test_files_that_are_wrong_are_refused_in_a_sentence(refllm, tmp_path, comman
 def test_one_item_has_no_yield(refllm, tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_text('{"right": [[true, false], [true, true]]}')
-    refllm("lab", "yield", path).refused("a yield needs (items, steps) with two items at least")
-    refllm("lab", "abc", path).refused("a yield needs (items, steps) with two items at least")
+    refllm("lab", "yield", path).refused("they need (items, steps), with two items at least")
+    refllm("lab", "abc", path).refused("they need (items, steps), with two items at least")

@@ -83,6 +83,11 @@ def test_answers_of_arrays_are_those_of_lines(tmp_path):
     assert read_outcomes(tmp_path / "a.npz").hits().tolist() == [[False, True], [False, False]]
 
 
+def test_a_byte_order_mark_and_empty_lines_are_passed_over(tmp_path):
+    path = lines(tmp_path, "\ufeff" + json.dumps({"right": [True]}), "", json.dumps({"right": [False]}) + "\r", " ")
+    assert read_outcomes(path).right.tolist() == [[True], [False]]
+
+
 STEPS, VOTES = {"right": [1, 0]}, {"answers": [1, 2], "answer": 1}
 
 
