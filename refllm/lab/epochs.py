@@ -31,6 +31,7 @@ class Settings:
     """The models. The defaults take about a minute on two cores.
 
     unique: U, characters that are repeated, a multiple of batch · context    epochs: rising from 1    seeds: pairs of models
+    batch: windows in an update; few, so that the first epoch lasts longer than the warm-up
     windows: that judge    text: a file or a folder; "" for Python's standard library
     """
 
@@ -38,7 +39,7 @@ class Settings:
     unique: int = 32768
     epochs: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     seeds: int = 4
-    batch: int = 16
+    batch: int = 4
     context: int = 64
     windows: int = 384
     text: str = ""
@@ -48,7 +49,7 @@ class Settings:
         require_whole_numbers(self, seeds=2)  # one seed gives no interval
 
 
-QUICK = Settings(width=16, unique=16384, epochs=(1, 2, 4, 8, 16, 32), seeds=2, windows=192)
+QUICK = Settings(width=16, epochs=(1, 2, 4, 8, 16), seeds=3, windows=192)
 
 
 class Job(NamedTuple):
