@@ -115,17 +115,19 @@ def counted(rows_at: Callable[[int], Rows], ids: Ids, vocab_size: int, *, steps:
     return Forecaster(begin, nats, ids, vocab_size)
 
 
-def encoded(rows: Rows, forecaster: Forecaster) -> tuple[bytes, int]:
-    """The code of all texts but their first tokens, step by step in turn, and its length in bits."""
-    encoder, last = Encoder(), np.array([row[0] for row in rows])
+def encoded(rows: Rows, forecaster: Forecaster) -> tuple[bytes, int, np.ndarray]:
+    """The code of all texts but their first tokens, step by step; its length in bits; and p of every token coded, (n,) float64."""
+    encoder, last, chosen = Encoder(), np.array([row[0] for row in rows]), []
     forecast = forecaster.begin(len(rows), max(map(len, rows)) - 1)
     for t in range(1, max(map(len, rows))):
-        sums = np.cumsum(frequencies(forecast(last)), axis=1)
+        p = forecast(last)
+        sums = np.cumsum(frequencies(p), axis=1)
         for i, row in enumerate(rows):
             if t < len(row):
                 encoder.write(row[t], sums[i])
+                chosen.append(p[i, row[t]])
                 last[i] = row[t]
-    return encoder.finish(), len(encoder.bits)
+    return encoder.finish(), len(encoder.bits), np.array(chosen)
 
 
 def decoded(code: bytes, first: Sequence[int], lengths: Sequence[int], forecaster: Forecaster) -> list[list[int]]:

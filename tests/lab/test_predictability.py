@@ -40,7 +40,8 @@ def test_every_code_gives_its_text_back_and_is_as_long_as_the_model_says(result)
     for row in rows:
         assert row["given_back"]
         assert row["precision_bits"] < 1
-        assert row["bits_over"] == row["coded_bits"] - row["model_bits"]
+        assert row["bits_over"] == row["coded_bits"] - row["predicted_bits"]
+        assert row["predicted_bits"] == pytest.approx(row["model_bits"], rel=1e-5)
         assert -row["precision_bits"] <= row["bits_over"] <= row["precision_bits"] + 2
         assert row["coded_bytes"] == -(-row["coded_bits"] // 8)
 
@@ -130,7 +131,8 @@ def test_the_users_model_is_asked_in_place_of_those_trained_here(text, tmp_path,
     assert [(row["model"], row["kind"]) for row in rows] == [("checkpoint", kind) for kind in KINDS]
     for row in rows:
         assert row["given_back"]
-        assert -1e-3 < row["bits_over"] < 2 + row["precision_bits"]
+        assert -row["precision_bits"] <= row["bits_over"] <= 2 + row["precision_bits"]
+        assert row["predicted_bits"] == pytest.approx(row["model_bits"], rel=1e-5)
         assert row["precision_bits"] > row["tokens"] * math.log2(TOTAL / (TOTAL - vocab_size)) * 0.999
         assert row["tokens"] <= row["bytes"]
         assert row["model_bits"] == pytest.approx(row["tokens"] * math.log2(vocab_size), rel=0.02)  # it has learned nothing
@@ -154,7 +156,7 @@ def planted(result, bits, reach=0.1):
     found = copy.deepcopy(result)
     for row in found["tables"]["texts"]:
         middle = bits[row["kind"]]
-        row |= {"bits_over": 1.0, "precision_bits": 0.5, "given_back": True}
+        row |= {"bits_over": 1.0, "precision_bits": 0.5, "given_back": True, "model_bits": 1e5, "predicted_bits": 1e5}
         row |= {"bits_per_byte": middle, "low": middle - 0.1, "high": middle + 0.1}
     for row in found["tables"]["comparisons"]:
         middle = bits[row["harder"]] - bits[row["easier"]]
@@ -191,6 +193,9 @@ def test_the_claim_fails_where_random_letters_take_less_than_their_entropy(resul
         ({"bits_over": 2.6}, "fails"),
         ({"bits_over": -0.5}, "holds"),
         ({"bits_over": -0.6}, "fails"),
+        ({"predicted_bits": 1e5 + 9}, "holds"),
+        ({"predicted_bits": 1e5 + 11}, "fails"),
+        ({"predicted_bits": 1e5 - 11}, "fails"),
     ],
 )
 def test_the_claim_fails_where_any_code_is_wrong_or_of_another_length(result, change, expected):
