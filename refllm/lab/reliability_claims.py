@@ -135,7 +135,7 @@ def larger_or_more(results: Results) -> str:
         rows = table(results, "inference", task)
         for row in rows:
             larger = [r for r in rows if r["parameters"] > row["parameters"] and r["total_flops"] <= row["total_flops"]]
-            if row["attempts"] > 1 and larger:
+            if larger:
                 pairs += 1
                 wins += max(r["majority"] for r in larger) >= row["majority"]
     return f"At equal FLOPs a larger model asked less was as good in {wins} of {pairs} cases." if pairs else ""

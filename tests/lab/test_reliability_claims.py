@@ -31,7 +31,7 @@ def result(**changed):
     for task, loss in (("facts", how["loss"]), ("addition", how["sums"])):
         for i, n in enumerate(N):
             about = {"task": task, "parameters": int(n)}
-            noise, missing = how["noise"][i], how["missing"][i]
+            noise, missing = how["sums_noise" if task == "addition" and "sums_noise" in how else "noise"][i], how["missing"][i]
             row = {"exact_match": how["exact"][i], "nats_per_answer": loss[i], "causes": "A", "error_rate": how["errors"][i]}
             sizes.append(about | row | {"noise": noise, "missing": missing, "hard": how.get("hard", 1 - noise - missing)})
             p = how["exact"][i] ** 0.25
@@ -118,6 +118,8 @@ def test_noise_must_be_what_scale_leaves(changed, verdict):
 
 def test_the_rise_of_noise_is_the_lesser_of_both_tasks():
     assert claims.judge_causes(result()).value == pytest.approx(0.8)
+    assert claims.judge_causes(result(sums_noise=(0.2, 0.3, 0.4, 0.5, 0.6, 0.7))).value == pytest.approx(0.5)
+    assert claims.judge_causes(result(sums_noise=(0.0, 0.3, 0.4, 0.5, 0.6, 0.9))).value == pytest.approx(0.8)
 
 
 def test_models_that_do_not_err_have_no_causes():
@@ -133,6 +135,8 @@ SKILL, SKILL_FOR_GOOD = (0.8, 0.7, 0.5, 0.3, 0.2, 0.05), (0.1, 0.2, 0.3, 0.3, 0.
     [
         ({"missing": SKILL}, FAILS, "facts C 0.640 to 0.000"),
         ({"missing": SKILL_FOR_GOOD, "errors": (0.8, 0.7, 0.6, 0.5, 0.4, 0.7)}, FAILS, "A and B 0.720 to 0.665"),
+        ({"missing": (0.1, *SKILL[1:5], 0.3), "errors": (0.8, 0.7, 0.6, 0.5, 0.4, 0.7)}, FAILS, "A and B 0.720 to 0.490"),
+        ({"missing": (0.5, *SKILL[1:5], 0.4), "errors": (0.8, 0.7, 0.6, 0.5, 0.4, 0.3)}, FAILS, "C 0.400 to 0.120"),
         ({}, UNDECIDABLE, "facts C 0.000 to 0.000"),  # no skill was missing
         ({"missing": (0.1, *SKILL[1:5], 0.9), "errors": (0.8, 0.7, 0.5, 0.4, 0.3, 0.2)}, HOLDS, "C 0.080 to 0.180"),
     ],
