@@ -96,13 +96,14 @@ def test_a_floor_far_below_the_losses_is_told_to_be_unknown():
 
 def test_a_floor_that_went_to_zero_may_rise_in_the_bootstrap():
     """From a floor of nothing no descent leads back, and every resample would end there too."""
-    for seed in range(20):
+    gone = []
+    for seed in range(8):
         found = fit(line(noise=1e-2, seed=seed), ("parameters",), True, delta=1.0, resamples=50)
-        if found.constants["E"] == 0:
-            assert found.intervals["E"][0] == 0
-            assert found.intervals["E"][1] > 0
-            return
-    pytest.fail("no floor went to zero")
+        low, high = found.intervals["E"]
+        assert all(value == 0 or value > 1e-9 for value in (found.constants["E"], low, high))  # none of 10⁻²²
+        gone += [(low, high)] if found.constants["E"] == 0 else []
+    assert gone
+    assert all(low == 0 < high for low, high in gone)
 
 
 def test_too_few_runs_for_intervals_are_told():
