@@ -87,7 +87,7 @@ def check(settings: Settings, text: corpus.Text) -> None:
         raise ValueError(f"epochs={s.epochs} must rise from 1, and be two at least.")
     if s.unique % (s.batch * s.context):
         raise ValueError(f"unique={s.unique} must be a multiple of batch · context = {s.batch * s.context}.")
-    if needed > len(text.train) // s.context * s.context - s.context:
+    if needed > (len(text.train) - 1) // s.context * s.context:
         has = f"{text.source} has {len(text.train):,} characters to learn from"
         raise ValueError(f"{has}; {s.epochs[-1]} epochs of {s.unique:,} are compared with {needed:,} fresh ones.")
 

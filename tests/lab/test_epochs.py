@@ -73,7 +73,7 @@ def judged(worth, low, high, until=64):
 def test_the_claim_is_judged_by_the_worth_of_the_most_epochs():
     assert judged(16, 12, 20).verdict == HOLDS
     assert judged(30, 20, 40).verdict == UNDECIDABLE
-    assert judged(50, 40, 60).verdict == FAILS
+    assert judged(50, 40, 60).verdict == judged(33, 32.5, 33.5).verdict == FAILS
     assert judged(16, 12, 20)[:3] == (9, 8, 10)
 
 
@@ -97,3 +97,11 @@ def test_the_finding_tells_the_misfit_and_where_the_model_over_fits():
 def test_settings_that_cannot_be_are_refused(text, changed, message):
     with pytest.raises(ValueError, match=message):
         epochs.check(epochs.Settings(**{**vars(TINY), **changed}), corpus.load(text))
+
+
+def test_the_fresh_characters_may_be_all_that_the_text_has():
+    settings = epochs.Settings(**{**vars(TINY), "epochs": (1, 4)})
+    ids = np.zeros(4 * 512 + 1, dtype=np.uint8)  # one more, which the last predicts
+    epochs.check(settings, corpus.Text(ids, ids, "a", "a text"))
+    with pytest.raises(ValueError, match="4 epochs of 512 are compared with 2,048 fresh ones"):
+        epochs.check(settings, corpus.Text(ids[1:], ids, "a", "a text"))
