@@ -11,11 +11,11 @@ EXPERIMENTS = {
     "rare": "Ask sizes for facts that came often and seldom: who remembers the rare ones.",
     "repetition": "Let sizes write on from real text, and count the texts that end in loops.",
     "chains": "Count, and sum modulo 10, over ever longer rows, in the head.",
-    "agents": "Let a model call a calculator over many steps, alone and with help.",
+    "agents": "Let models call a calculator over many steps, alone and with help.",
     "keyboard": "Lay n-gram tables and transformers on one axis of size: where they cross.",
     "epochs": "Read the same text up to 64 times: what repeated data are worth.",
     "collapse": "Train generations of models on what the ones before wrote.",
-    "completion": "Put classification, translation and questions to a model as completion.",
+    "completion": "Put classification, translation and two kinds of question to a model as completion.",
     "pairs": "Count the training pairs of a sentence for tokenizers and languages.",
     "latency": "Time prefill and decode, and count the bytes of keys and values.",
 }
