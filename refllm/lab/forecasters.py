@@ -116,7 +116,7 @@ def counted(rows_at: Callable[[int], Rows], ids: Ids, vocab_size: int, *, steps:
 
 
 def encoded(rows: Rows, forecaster: Forecaster) -> tuple[bytes, int, np.ndarray]:
-    """The code of all texts but their first tokens, step by step; its length in bits; and p of every token coded, (n,) float64."""
+    """The code of all texts but their first tokens, step by step; its length in bits; and p of each token coded, (n,) float64."""
     encoder, last, chosen = Encoder(), np.array([row[0] for row in rows]), []
     forecast = forecaster.begin(len(rows), max(map(len, rows)) - 1)
     for t in range(1, max(map(len, rows))):
