@@ -21,6 +21,8 @@ def labels(axes):
 def test_attempts_are_drawn_on_logarithmic_axes_with_the_law_that_fits():
     ks = (1, 4, 16, 64)
     rows = [row(k, float(np.exp(-1.6 * k**-0.5)), majority=0.2 + k / 200) for k in ks]
+    later = reliability_plots.attempts(rows[1:], None).axes[0].lines[-1]
+    assert later.get_ydata()[[0, -1]] == pytest.approx([1 - 0.8**4, 1 - 0.8**64])
     left, right = reliability_plots.attempts(rows, tail(ks, [r["pass@k"] for r in rows])).axes
     assert labels(left) == ["one of k right (pass@k)", "majority right", "one of k, if all items were alike"]
     assert {axes.get_xscale() for axes in (left, right)} == {axes.get_yscale() for axes in (left, right)} == {"log"}
@@ -60,3 +62,36 @@ def test_every_size_has_its_own_mark():
     marks = [line.get_marker() for line in axes.lines if line.get_marker() != "None"]
     assert len(set(marks)) == 8
     assert labels(axes)[-3:] == ["$p^n$", "if items differ", "independent steps, 95 %"]
+
+
+def bought(size, attempts, nats):
+    return {
+        "parameters": size,
+        "attempts": attempts,
+        "total_flops": 1e9 * size * attempts,
+        "nats": nats,
+        "pass": 0.5,
+        "majority": 0.4,
+    }
+
+
+def test_what_attempts_cost_is_a_line_for_each_size_without_losses_that_are_too_small_to_tell():
+    rows = [bought(10, 1, 2.0), bought(10, 4, 0.5), bought(20, 1, 1e-3), bought(20, 4, 1e-9), bought(30, 1, None)]
+    (axes,) = reliability_plots.cost(rows, "FLOPs of 7 questions").axes
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[2.0, 0.5], [1e-3], []]
+    assert axes.lines[0].get_xdata().tolist() == [1e10, 4e10]
+    assert axes.get_xlabel() == "FLOPs of 7 questions"
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    left, right = reliability_plots.bought(rows, "FLOPs of 7 questions").axes
+    assert left.lines[0].get_ydata().tolist() == [0.5, 0.5]
+    assert right.lines[0].get_ydata().tolist() == [0.4, 0.4]
+    assert left.get_title() == "one of k attempts, k = 1, 4"
+
+
+def test_loss_and_score_stand_side_by_side_over_the_same_sizes():
+    rows = [{"parameters": n, "nats_per_answer": 1 / n, "accuracy": 0.9, "exact_match": 0.5, "product": 0.4} for n in (10, 100)]
+    loss, share = reliability_plots.loss_and_score(rows).axes
+    assert loss.lines[0].get_ydata().tolist() == [0.1, 0.01]
+    assert [line.get_ydata()[0] for line in share.lines] == [0.9, 0.5, 0.4]
+    assert {axes.get_xscale() for axes in (loss, share)} == {"log"}
+    assert labels(share) == ["each answer", "all answers of an item", "product by position"]
