@@ -98,15 +98,18 @@ def fitted(fit: Any, runs: Any, variable: str) -> Any:
     for a, minus in zip(axes, (0.0, floor), strict=True):
         if len(fit.samples):
             low, high = fit.band(line)
-            a.fill_between(line, np.maximum(low - minus, 1e-9), high - minus, color=COLORS[0], alpha=0.15, linewidth=0)
-        a.plot(line, fit.loss(line) - minus, color=COLORS[0], linewidth=1.6)
+            a.fill_between(
+                line, np.maximum(low - minus, 1e-9), high - minus, color=COLORS[0], alpha=0.15, linewidth=0, label="95 %"
+            )
+        a.plot(line, fit.loss(line) - minus, color=COLORS[0], linewidth=1.6, label="fitted law")
         above = runs.loss - minus > 0
-        a.plot(x[above], runs.loss[above] - minus, linestyle="", marker="o", markersize=4, color=INK)
+        a.plot(x[above], runs.loss[above] - minus, linestyle="", marker="o", markersize=4, color=INK, label="measured")
     axes[1].set_ylabel(f"reducible loss, L − {floor:.3g} ({runs.unit})", color=INK)
     for a, minus in zip(axes, (0.0, floor), strict=True):
         rest = (runs.loss - minus)[runs.loss > minus]
         a.set_ylim(0.9 * rest.min(), 1.1 * rest.max())
         logarithmic(a)
+    legend(axes[0])
     return figure
 
 
@@ -139,5 +142,6 @@ def contours(fit: Any, runs: Any) -> Any:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_ylim(N[0], N[-1])
+    axes.set_title(f"contours: the fitted loss ({runs.unit})", fontsize=10, color=INK)
     legend(axes)
     return figure

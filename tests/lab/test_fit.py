@@ -137,6 +137,7 @@ def test_what_else_tells_losses_apart_is_told():
     order = np.random.default_rng(0).permutation(12)
     (told,) = mixed(runs._replace(loss=worse).chosen(order), ("flops",))
     assert told == "L(C) is a law of the best loss at each C, and 2 of these 12 are no lower than a cheaper one."
+    assert mixed(runs._replace(loss=worse), ("parameters", "tokens")) == ()
 
 
 def test_a_floor_that_is_known_is_kept():

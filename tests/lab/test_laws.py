@@ -80,8 +80,9 @@ def test_more_inference_asks_for_a_smaller_model_trained_for_longer():
     splits = [BESIROGLU.lifetime_optimum(loss, served) for served in (0, 1e9, 1e11, 1e13, 1e15, 1e300)]
     assert all(np.diff([N for N, _ in splits]) < 0)
     assert all(np.diff([D for _, D in splits]) > 0)
-    with pytest.raises(ValueError, match=r"a loss of 1.8 is not above the floor of 1.817; no N and D reach it"):
-        BESIROGLU.lifetime_optimum(1.8, 1e9)
+    for unreachable in (1.8, BESIROGLU.E):
+        with pytest.raises(ValueError, match=r"is not above the floor of 1.817; no N and D reach it"):
+            BESIROGLU.lifetime_optimum(unreachable, 1e9)
 
 
 def test_a_model_of_13_billion_parameters_is_better_of_7_as_sardana_prints():
