@@ -112,6 +112,19 @@ def test_a_law_in_one_variable_warns_of_the_other(refllm, swept, law, says):
     assert any(says in sentence for sentence in json.loads(done.out)["warnings"])
 
 
+def test_early_losses_may_be_left_out(refllm, swept):
+    with swept.open() as file:
+        rows = [(float(row["tokens"]), float(row["tokens"]) / float(row["parameters"])) for row in csv.DictReader(file)]
+    for options, expected in (
+        (["--min-tokens", "5e5"], sum(D >= 5e5 for D, _ in rows)),
+        (["--min-ratio", "20"], sum(ratio >= 20 for _, ratio in rows)),
+        (["--last"], 12),
+        ([], 120),
+    ):
+        about = json.loads(refllm("lab", "fit", swept, *options, "--law", "N", "--resamples", "0", "--json").out)
+        assert about["losses"] == expected < 121, options
+
+
 def test_the_other_commands_agree_with_the_law(refllm, runs):
     said = {}
     for name, *options in (["isoflop"], ["frontier", "--resamples", "9"], ["extrapolate", "--law", "ND", "--by", "flops"]):
