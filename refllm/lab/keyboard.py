@@ -96,7 +96,7 @@ def readable(text: corpus.Text, settings: Settings) -> tuple[int, ...]:
         raise ValueError(
             f"{text.source} has {len(text.train):,} characters to learn from; characters={s.characters} ask for more."
         )
-    if any(a >= b for a, b in pairwise((0, *D))) or any(n % size for n in D):
+    if list(D) != sorted(D) or any(n % size for n in D):
         raise ValueError(f"characters={s.characters} must rise, each a multiple of batch · context = {size}.")
     return D
 

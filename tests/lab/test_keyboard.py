@@ -162,6 +162,8 @@ def test_a_text_too_short_for_any_table_is_refused(text):
         keyboard.readable(corpus.load(text), keyboard.Settings(characters=(1000000,)))
     with pytest.raises(ValueError, match="must rise, each a multiple of batch · context = 64"):
         keyboard.readable(corpus.load(text), keyboard.Settings(characters=(100,), batch=4, context=16))
+    with pytest.raises(ValueError, match="must rise, each a multiple of batch · context = 64"):
+        keyboard.readable(corpus.load(text), keyboard.Settings(characters=(128, 64), batch=4, context=16))
 
 
 def test_settings_that_cannot_be_are_refused():

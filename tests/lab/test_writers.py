@@ -27,9 +27,9 @@ def test_a_table_writes_something_else_at_every_step():
 
 def test_a_transformer_that_knows_its_text_writes_it_again():
     pieces = np.array([np.roll(np.arange(1, 7), i) for i in range(4)], dtype=np.uint8)
-    windows = (pieces[:, :-1].astype(np.int32), pieces[:, 1:].astype(np.int32))
-    found = writers.transformer(pieces, windows, writers.Recipe(16, 300, 2, 5, 7), 20, seed=0)
-    assert found.loss < 0.1
+    unknown = (pieces[:, :-1].astype(np.int32), np.zeros((4, 5), np.int32))  # no text has the 0
+    found = writers.transformer(pieces, unknown, writers.Recipe(16, 300, 2, 5, 7), 20, seed=0)
+    assert found.loss > 3
     assert found.entropy < 0.2
     known = {tuple(row) for row in pieces.tolist()}
     assert sum(tuple(row) in known for row in found.written.tolist()) >= 18
