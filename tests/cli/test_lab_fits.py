@@ -146,6 +146,17 @@ def test_the_other_commands_agree_with_the_law(refllm, runs):
     assert json.loads(refllm("lab", "exponent", "--json").out)["rows"][-1]["law"] == "Kaplan 2020"
 
 
+def test_predictions_are_shown_in_a_table_that_fits(refllm, swept, tmp_path):
+    done = refllm("lab", "extrapolate", swept, "--law", "ND", "--largest", "2")
+    assert 10 < sum(line.startswith("│") for line in done.out.splitlines()) <= 24  # of 80
+    assert "without a floor predicts better" in done.out or "with a floor predicts better" in done.out
+    few = tmp_path / "few.csv"
+    few.write_text("N,D,L\n" + "".join(f"{10**n},1e9,{3 - n / 10}\n" for n in range(4, 8)))
+    alone = refllm("lab", "extrapolate", few).out
+    assert "The smaller runs are too few for a law with a floor." in alone
+    assert "predicts better" not in alone
+
+
 def test_a_sweeps_budgets_are_read_along_its_runs(refllm, swept):
     done = refllm("lab", "isoflop", swept, "--json")
     about = json.loads(done.out)
@@ -191,6 +202,8 @@ def test_few_columns_fit_eighty_characters(refllm, swept, monkeypatch):
     done = refllm("lab", "frontier", swept, "--resamples", "9", "--inference-tokens", "1e9")
     tables = [line for line in done.out.splitlines() if line.startswith("│")]
     assert len(tables) == 3 * 5 + 3  # no cell is folded
+    published = [line.split("│")[-2].strip() for line in tables if "Hoffmann" in line or "Kaplan" in line]
+    assert published == [""] * 6  # losses of another vocabulary
     assert max(map(len, done.out.splitlines())) <= 80
 
 

@@ -133,7 +133,7 @@ def test_what_else_tells_losses_apart_is_told():
     assert mixed(runs._replace(tokens=np.full(12, 5.0)), ("parameters",)) == ()
     assert mixed(runs._replace(parameters=np.linspace(1, 1.09, 12)), ("tokens",)) == ()
     worse = runs.loss.copy()
-    worse[[3, 7]] = worse[[2, 0]]
+    worse[[3, 4]] = worse[[0, 1]]  # the second lower than the one before it, but not than the third
     order = np.random.default_rng(0).permutation(12)
     (told,) = mixed(runs._replace(loss=worse).chosen(order), ("flops",))
     assert told == "L(C) is a law of the best loss at each C, and 2 of these 12 are no lower than a cheaper one."

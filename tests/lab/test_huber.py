@@ -124,5 +124,8 @@ def test_no_start_ends_higher_than_it_began(terms, seed):
     p, logs, rng = drawn(terms, seed)
     y = prediction(p[None], logs, terms)[0][0] + 0.1 * rng.standard_normal(len(logs))
     starts = p + rng.normal(0, 3, (5, len(p)))
-    _, value = minimise(starts, logs, y, np.ones(len(y)), terms, iterations=20)
-    assert np.all(value <= objective(starts, logs, y, np.ones(len(y)), terms))
+    before = objective(starts, logs, y, np.ones(len(y)), terms)
+    for iterations in (1, 2, 4, 20):
+        _, value = minimise(starts, logs, y, np.ones(len(y)), terms, iterations=iterations)
+        assert np.all(value <= before)
+        before = value
