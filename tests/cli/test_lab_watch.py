@@ -124,7 +124,7 @@ def test_a_sweep_on_a_terminal_shows_its_tasks_and_leaves_its_lines(refllm, text
     assert re.search(r"d4-seed1 +done +\d\.\d{3} ", shown)
     assert "2 done.\n" in shown
     assert re.search(r"d4-seed0: [\d,]+ parameters", shown)
-    assert "\x1b[2K" in done.err  # the table is wiped away
+    assert done.err.endswith("\x1b[1A\x1b[2K")  # the table is wiped away
     assert not list(tmp_path.rglob("*.progress*"))
 
 

@@ -65,6 +65,11 @@ def test_the_standard_library_is_ascii_and_large():
     text = corpus.load()
     assert text.vocab_size <= 100
     assert len(text.train) > 5_000_000
+    symbols = np.frombuffer(text.symbols.encode(), dtype=np.uint8)
+    for ids in (text.train, text.held_out):
+        content = symbols[ids].tobytes()
+        assert b"Python Character Mapping Codec" not in content  # a table of `encodings`
+        assert b"import " in content
 
 
 def test_the_standard_library_is_read_once_and_nobody_changes_it():

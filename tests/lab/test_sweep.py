@@ -1,5 +1,6 @@
 """Models of many sizes on one text."""
 
+import json
 import math
 import os
 import signal
@@ -184,6 +185,8 @@ def test_tasks_costs_are_their_own_and_foretell_what_follows_the_search(tmp_path
     opened = []
 
     def recorded(function, tasks, workers, folder, executor, *, costs, later=0.0):
+        widths = [task.width for _, task in tasks]
+        assert widths == sorted(widths, reverse=True)  # the longest first
         opened.append((costs == [sweep.cost(task) for _, task in tasks], later, sum(costs)))
         yield from each(function, tasks, workers, folder, executor)
 
@@ -193,6 +196,17 @@ def test_tasks_costs_are_their_own_and_foretell_what_follows_the_search(tmp_path
     assert own
     assert owned
     assert (later, nothing) == (models, 0)
+
+
+def test_a_rates_loss_is_that_of_the_models_recipe_at_its_last_step(conducted):
+    result, place, settings = conducted
+    for row in result["tables"]["tuning"]:
+        width, rate = row["width"], row["learning_rate"]
+        with threadpoolctl.threadpool_limits(1):
+            *_, last = sweep.train(sweep.Task(width, 0, rate, settings.tuning_steps, settings))["rows"]
+        assert row["loss"] == last["loss"]
+        (found,) = json.loads((place / "tuning" / f"d{width}-rate{rate:g}.json").read_text())["rows"]  # judged once
+        assert found["loss"] == last["loss"]
 
 
 def test_rates_follow_a_power_law_through_the_two_widths():
