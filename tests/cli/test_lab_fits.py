@@ -134,6 +134,9 @@ def test_the_other_commands_agree_with_the_law(refllm, runs):
     assert said["isoflop"]["exponent"] == pytest.approx(BESIROGLU.parameter_exponent, abs=1e-3)
     assert said["isoflop"]["exponent_by_fit"] == pytest.approx(BESIROGLU.parameter_exponent, abs=1e-3)
     assert not said["isoflop"]["interpolated"]
+    for row in said["isoflop"]["valleys"]:
+        assert row["bias"] == pytest.approx(row["parameters"] / BESIROGLU.optimum(row["flops"])[0], abs=1e-4)
+        assert row["bias"] == pytest.approx(0.996, abs=1e-3)
     assert said["frontier"]["exponent"] == pytest.approx(BESIROGLU.parameter_exponent, abs=1e-3)
     assert said["frontier"]["lifetimes"] == []
     assert max(abs(row["error"]) for row in said["extrapolate"]["rows"] if row["law"] == "with a floor") < 1e-3
@@ -166,11 +169,22 @@ def test_a_sweeps_budgets_are_read_along_its_runs(refllm, swept):
         assert row["tokens"] is None or row["flops"] == pytest.approx(8 * row["parameters"] * row["tokens"], rel=1e-3)
     text = refllm("lab", "isoflop", swept).out
     assert "Losses are read along the runs" in text
+    assert about["left_out"] == 0
+    assert "left out of this" not in text
+    assert "With any one of the sizes left out, the exponent is 0." in text
     assert "losses in nats/character" in text
     chosen = json.loads(refllm("lab", "isoflop", swept, "--budget", "3e10", "--budget", "6e10", "--json").out)
     assert [row["flops"] for row in chosen["valleys"]] == [3e10, 6e10]
     small = refllm("lab", "isoflop", swept, "--budget", "1e9", "--budget", "2e9")
     small.refused("no budget is reached by three sizes")
+
+
+def test_budgets_without_a_minimum_among_the_sizes_are_counted(refllm, runs):
+    with runs.open("a") as file:
+        for N in BESIROGLU.optimum(1e21)[0] * np.geomspace(4, 64, 7):
+            file.write(f"\n{N:.6g},{1e21 / 6 / N:.6g},1e21,{BESIROGLU.loss(N, 1e21 / 6 / N):.8g}")
+    assert json.loads(refllm("lab", "isoflop", runs, "--json").out)["left_out"] == 1
+    assert "Budgets without a minimum among the sizes, left out of this: 1." in refllm("lab", "isoflop", runs).out
 
 
 def test_the_frontier_says_what_its_compute_counts(refllm, swept, runs):

@@ -91,7 +91,8 @@ def test_a_floor_far_below_the_losses_is_told_to_be_unknown():
     found = fit(line(noise=1e-2, exponent=0.08), ("parameters",), True, resamples=100)
     assert any("E is not identifiable" in sentence or "E went to zero" in sentence for sentence in found.warnings)
     clear = fit(line(n=40, noise=1e-4, floor=1.5, exponent=0.5), ("parameters",), True, resamples=100)
-    assert clear.warnings == ()
+    low = fit(line(n=40, noise=1e-4, floor=0.5), ("parameters",), True, resamples=100)
+    assert clear.warnings == low.warnings == ()
 
 
 def test_a_floor_that_went_to_zero_may_rise_in_the_bootstrap():
