@@ -39,30 +39,36 @@ def test_what_is_true_is_seldom_rejected(noise):
 
 
 def squared_errors(y):
-    """The squared errors of the best line and of the best step, each by least squares on its own columns."""
+    """Of y (8, n): the squared errors of the best line and of the best step, each by least squares on its own columns."""
     one, n = np.ones(len(X)), np.arange(len(X))
     steps = [np.column_stack([one, n >= i]) for i in range(1, len(X))]
-    line, *rest = (float(np.linalg.lstsq(columns, y)[1][0]) for columns in [np.column_stack([one, X]), *steps])
-    return line, min(rest), steps[int(np.argmin(rest))]
+    line, *rest = (np.linalg.lstsq(columns, y)[1] for columns in [np.column_stack([one, X]), *steps])
+    return line, np.min(rest, axis=0), steps[int(np.argmin(rest, axis=0)[0])]
 
 
-def test_the_chances_are_those_of_simulated_lines_and_steps():
-    """Within five standard errors of the difference of two shares of 2,000 and of 600."""
-    rng = np.random.default_rng(0)
-    y = np.array([2.4, 1.5, 2.4, 1.2, 1.5, 0.1, 0.9, 0.0])
+@pytest.mark.parametrize(
+    "y",
+    [
+        [2.4, 1.5, 2.4, 1.2, 1.5, 0.1, 0.9, 0.0],
+        [2.4, 2.0, 2.5, 1.9, 0.8, 0.0, 0.6, 0.1],
+        [0.2, 2.0, 1.2, 1.9, 1.1, 2.3, 1.6, 2.2],
+    ],
+)
+def test_the_chances_are_those_of_simulated_lines_and_steps(y):
+    """Within five standard errors of the difference of two shares of 20,000."""
+    rng, y = np.random.default_rng(0), np.array(y)[:, None]
     line, step, columns = squared_errors(y)
-    own = step / line
-    steady, jump = np.polyval(np.polyfit(X, y, 1), X), columns @ np.linalg.lstsq(columns, y)[0]
-    lower, higher = [], []
-    for _ in range(600):
-        a, b, _ = squared_errors(steady + rng.standard_normal(8) * np.sqrt(line / 6))  # eight points less two constants
-        lower.append(b / a <= own)
-        a, b, _ = squared_errors(jump + rng.standard_normal(8) * np.sqrt(step / 5))  # less three
-        higher.append(b / a >= own)
-    found = line_or_step(X, y)
-    for share, chance in ((found.line, np.mean(lower)), (found.step, np.mean(higher))):
-        assert 0.01 < chance < 0.9
-        assert share == pytest.approx(chance, abs=5 * np.sqrt(chance * (1 - chance) * (1 / 600 + 1 / 2000)))
+    steady, jump = np.polyval(np.polyfit(X, y[:, 0], 1), X)[:, None], columns @ np.linalg.lstsq(columns, y)[0]
+    one, other, _ = squared_errors(
+        steady + rng.standard_normal((8, 20_000)) * np.sqrt(line / 6)
+    )  # eight points less two constants
+    lower = np.mean(other / one <= step / line)
+    one, other, _ = squared_errors(jump + rng.standard_normal((8, 20_000)) * np.sqrt(step / 5))  # less three
+    higher = np.mean(other / one >= step / line)
+    found = line_or_step(X, y[:, 0], simulations=20_000)
+    for share, chance in ((found.line, lower), (found.step, higher)):
+        assert share == pytest.approx(chance, abs=5 * np.sqrt(chance * (1 - chance) / 10_000) + 1e-4)
+    assert 0.01 < min(lower, higher) < 0.9
 
 
 def test_neither_scale_nor_direction_matters():
