@@ -18,7 +18,7 @@ from refllm.lab.effective_data import PUBLISHED, RMS, equal_data, predicted, sum
 from refllm.lab.experiment import Report, Result
 from refllm.lab.pool import each
 from refllm.lab.settings import require_whole_numbers
-from refllm.lab.verdict import Claim, Finding, within
+from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
 from refllm.models import accounting, architecture
 
 NAME = "epochs"
@@ -174,10 +174,13 @@ def figures(result: Result) -> dict[str, Any]:
 
 def judge(results: Mapping[str, Any]) -> Finding:
     """R*. The claim holds where the most epochs are worth less than half of as many fresh characters, with all of the interval
-    over seeds; it fails where they are worth more than half."""
+    over seeds; it fails where they are worth more than half with all of it, which reaches as many fresh: nothing is lost by
+    repeating. Between, epochs lose value, but there are too few of them to tell how much: it is undecidable."""
     found, row = results[NAME]["numbers"], results[NAME]["tables"]["value"][-1]
     share, low, high = (row[name] / row["epochs"] for name in ("effective_epochs", "low", "high"))
-    verdict, until = within(share, low, high, 0.0, 0.5), found["fitted_up_to_epoch"]
+    verdict, until = UNDECIDABLE, found["fitted_up_to_epoch"]
+    if high < 0.5 or (low > 0.5 and high >= 1):
+        verdict = HOLDS if high < 0.5 else FAILS
     why = (
         f"{row['epochs']} epochs are worth {row['effective_epochs']:.1f} of fresh data ({row['low']:.1f} … {row['high']:.1f}), "
         f"{100 * share:.0f} % of what they cost, and by the published law {row['published']:.1f}. "
@@ -193,7 +196,7 @@ CLAIMS = (
         14,
         "Data may run out before compute.",
         "R* of D′ = U + U·R*·(1 − exp(−(epochs − 1)/R*)), fitted where D′ rises; "
-        "holds where the most epochs are worth less than half of fresh data",
+        "holds where the most epochs are worth less than half of fresh data, fails where as much",
         "R* = 15.39 (Muennighoff 2023, arXiv:2305.16264)",
         (NAME,),
         judge,

@@ -73,7 +73,9 @@ def judged(worth, low, high, until=64):
 def test_the_claim_is_judged_by_the_worth_of_the_most_epochs():
     assert judged(16, 12, 20).verdict == HOLDS
     assert judged(30, 20, 40).verdict == UNDECIDABLE
-    assert judged(50, 40, 60).verdict == judged(33, 32.5, 33.5).verdict == FAILS
+    assert judged(50, 40, 63).verdict == judged(33, 31.9, 70).verdict == judged(31, 30, 32).verdict == UNDECIDABLE
+    assert judged(31, 30, 31.9).verdict == HOLDS
+    assert judged(62, 58, 64).verdict == FAILS
     assert judged(16, 12, 20)[:3] == (9, 8, 10)
 
 
