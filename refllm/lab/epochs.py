@@ -178,9 +178,8 @@ def judge(results: Mapping[str, Any]) -> Finding:
     repeating. Between, epochs lose value, but there are too few of them to tell how much: it is undecidable."""
     found, row = results[NAME]["numbers"], results[NAME]["tables"]["value"][-1]
     share, low, high = (row[name] / row["epochs"] for name in ("effective_epochs", "low", "high"))
-    verdict, until = UNDECIDABLE, found["fitted_up_to_epoch"]
-    if high < 0.5 or (low > 0.5 and high >= 1):
-        verdict = HOLDS if high < 0.5 else FAILS
+    verdict = HOLDS if high < 0.5 else FAILS if low > 0.5 and high >= 1 else UNDECIDABLE
+    until = found["fitted_up_to_epoch"]
     why = (
         f"{row['epochs']} epochs are worth {row['effective_epochs']:.1f} of fresh data ({row['low']:.1f} … {row['high']:.1f}), "
         f"{100 * share:.0f} % of what they cost, and by the published law {row['published']:.1f}. "
