@@ -28,11 +28,11 @@ def renewed(page: str) -> str:
 
 def section(claim: Claim) -> str:
     """One claim as Markdown."""
-    module = inspect.getmodule(claim.judge).__name__.removeprefix("refllm.lab.")
+    module = inspect.getmodule(claim.judge).__name__.replace(".", "/")
     rows = {"Quantity and rule": claim.formula, "How it is judged": rule(claim), "In print": claim.published or "no number"}
     lines = [f"- *{name}:* {text.translate(ESCAPED)}" for name, text in rows.items()]
     needs = ", ".join(f"`{name}`" for name in claim.needs)
-    lines.append(f"- *From:* {needs}, by [`refllm/lab/{module}.py`](../../refllm/lab/{module}.py)")
+    lines.append(f"- *From:* {needs}, by [`{module}.py`](../../{module}.py)")
     return "\n".join([f"### {claim.number}. {claim.statement.translate(ESCAPED)}", "", *lines, ""])
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from refllm.atomic import write_atomically
-from refllm.lab import scaling_claims
 from refllm.lab.experiment import Report, Result, conduct, csv_text, save
-from refllm.lab.experiments import EXPERIMENTS, experiment
+from refllm.lab.experiments import EXPERIMENTS, experiment, scaling_claims
 from refllm.lab.verdict import UNDECIDABLE, Claim, Finding
 
 JUDGES = ("scaling_claims", "reliability_claims")  # modules with claims that are no experiments
@@ -31,7 +30,9 @@ class Judged(NamedTuple):
 
 def collected() -> list[Claim]:
     """All claims by number. Raises ValueError where two have one number or one needs an experiment that is not there."""
-    modules = [experiment(name) for name in EXPERIMENTS] + [importlib.import_module(f"refllm.lab.{name}") for name in JUDGES]
+    modules = [experiment(name) for name in EXPERIMENTS] + [
+        importlib.import_module(f"refllm.lab.experiments.{name}") for name in JUDGES
+    ]
     found = sorted((claim for module in modules for claim in getattr(module, "CLAIMS", ())), key=lambda claim: claim.number)
     for claim, following in zip(found, found[1:], strict=False):
         if claim.number == following.number:

@@ -11,7 +11,7 @@ from refllm.array_api import generator
 
 Shapes = dict[str, tuple[int, ...]]
 
-STANDARD_DEVIATION = 0.02  # Radford 2019: every matrix starts normal with this deviation
+STANDARD_DEVIATION = 0.02  # Radford 2018, section 4.1: every matrix starts normal with this deviation
 
 
 def within(tensors: Mapping[str, Any], prefix: str, names: Iterable[str]) -> dict[str, Any]:

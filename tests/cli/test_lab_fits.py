@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from refllm.cli.lab.common import json_of, short
-from refllm.lab.laws import BESIROGLU, LossLaw
+from refllm.lab.fits.laws import BESIROGLU, LossLaw
 
 SMALL = LossLaw(0.9, 16.5, 89.0, 0.38, 0.405)  # near what a sweep of minutes finds
 

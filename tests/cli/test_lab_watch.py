@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from refllm.cli.lab.watch import WIDTH, cells, chosen, counts, drawn, how_far, watching
-from refllm.lab.board import DONE, RUNNING, Board, Task, watched
-from refllm.lab.progress import Told, path_of
+from refllm.lab.running.board import DONE, RUNNING, Board, Task, watched
+from refllm.lab.running.progress import Told, path_of
 
 DONE_ONES = [Task(f"done-{i}", state=DONE, told=Told(9, 9, 1.5, 1), seconds=65.0) for i in range(30)]
 RUNNING_ONES = [Task(f"running-{i}", state=RUNNING, told=Told(250, 1000, 2.25, 1), seconds=30.0) for i in range(4)]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from refllm.lab.laws import BESIROGLU
-from refllm.lab.runs import Runs
+from refllm.lab.fits.laws import BESIROGLU
+from refllm.lab.fits.runs import Runs
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.conformance.specification import definitions
-from refllm.lab import battery, collapse, effective_data, ngrams, pairs, passk, toy_language, units, yields
-from refllm.lab.arithmetic_coder import Encoder
+from refllm.lab.experiments import collapse, pairs
+from refllm.lab.materials import effective_data, ngrams, toy_language, units
+from refllm.lab.materials.arithmetic_coder import Encoder
+from refllm.lab.reliability import battery, passk, yields
 from refllm.models import ngram
 
 SEEDS = st.integers(0, 2**32 - 1)

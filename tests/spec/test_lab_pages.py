@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.conformance.specification import definitions, entries, spec_folder
-from refllm.lab import claims, effective_data, pairs, sweep
-from refllm.lab.experiments import EXPERIMENTS, experiment
+from refllm.lab import claims
+from refllm.lab.experiments import EXPERIMENTS, experiment, pairs, sweep
+from refllm.lab.materials import effective_data
 from refllm.lab.verdict import Claim, Finding, within
 
 

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from refllm.array_api import use
 from refllm.conformance.specification import definitions, spec_folder, tables
-from refllm.lab import corpus, fit, frontier, huber, isoflop, laws, sweep, sweep_facts
-from refllm.lab.learn import learn
-from refllm.lab.runs import table
+from refllm.lab.experiments import sweep, sweep_facts
+from refllm.lab.fits import fit, frontier, huber, isoflop, laws
+from refllm.lab.fits.runs import table
+from refllm.lab.materials import corpus
+from refllm.lab.running.learn import learn
 from refllm.models import accounting, architecture
 from refllm.training.config import TrainingConfig
 from refllm.training.flat import pack

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from refllm.lab.runs import Runs
+    from refllm.lab.fits.runs import Runs
 
 VARIABLES = {"N": ("parameters",), "D": ("tokens",), "C": ("flops",), "ND": ("parameters", "tokens")}
 
 
 def chosen(file: Path, unit: str | None, min_tokens: float = 0.0, min_ratio: float = 0.0, last: bool = False) -> "Runs":
     """The runs of a file that are asked for. Raises ValueError where none is left."""
-    from refllm.lab.runs import read_runs
+    from refllm.lab.fits.runs import read_runs
 
     runs = read_runs(file, unit)
     keep = (runs.tokens >= min_tokens) & (runs.tokens >= min_ratio * runs.parameters)

@@ -8,7 +8,7 @@ from refllm.cli.lab.common import chosen, console_of, json_of, keep, positive, s
 from refllm.cli.lab.options import AsJson, Delta, File, Last, Law, MinRatio, MinTokens, Out, Unit
 
 if TYPE_CHECKING:
-    from refllm.lab.extrapolate import Choice
+    from refllm.lab.fits.extrapolate import Choice
 
 ROWS = 24  # a printed table holds
 
@@ -34,8 +34,8 @@ def extrapolate(
     as_json: AsJson = False,
 ) -> None:
     """Fit to the smaller runs and predict the largest; choose between a law with a floor and one without by that."""
-    from refllm.lab import budget_plots
-    from refllm.lab.extrapolate import choose
+    from refllm.lab.fits import budget_plots
+    from refllm.lab.fits.extrapolate import choose
 
     variables = variables_of(law)
     if by not in ("parameters", "tokens", "flops"):

@@ -8,8 +8,8 @@ from refllm.cli.lab.common import chosen, console_of, json_of, keep, positive, s
 from refllm.cli.lab.options import AsJson, Delta, File, Last, Law, MinRatio, MinTokens, Out, Resamples, Seed, Unit
 
 if TYPE_CHECKING:
-    from refllm.lab.fit import Fit
-    from refllm.lab.runs import Runs
+    from refllm.lab.fits.fit import Fit
+    from refllm.lab.fits.runs import Runs
 
 FORMS = {
     ("N", True): "L = E + A / N^alpha",
@@ -44,8 +44,8 @@ def fit(
 ) -> None:
     """Fit a law of the loss, with intervals, residuals and warnings of what the runs cannot tell."""
     from refllm.lab import plots
-    from refllm.lab.fit import fit as fitted
-    from refllm.lab.fit import mixed
+    from refllm.lab.fits.fit import fit as fitted
+    from refllm.lab.fits.fit import mixed
 
     variables = variables_of(law)
     positive("--delta", [delta])

@@ -9,8 +9,8 @@ from refllm.cli.lab.common import VARIABLES, chosen, console_of, json_of, keep, 
 from refllm.cli.lab.options import AsJson, Budgets, File, MinRatio, MinTokens, Out, Resamples, Seed, Unit
 
 if TYPE_CHECKING:
-    from refllm.lab.frontier import Lifetime, Split
-    from refllm.lab.runs import Runs
+    from refllm.lab.fits.frontier import Lifetime, Split
+    from refllm.lab.fits.runs import Runs
 
 PUBLISHED_FROM = 1e18  # FLOPs: Hoffmann's smallest runs and those of the fits since
 
@@ -40,9 +40,9 @@ def frontier(
 
     With --inference-tokens S, also which N and D reach the same loss with the least 6·N·D + 2·N·S operations.
     """
-    from refllm.lab import budget_plots
-    from refllm.lab import frontier as best
-    from refllm.lab.fit import fit as fitted
+    from refllm.lab.fits import budget_plots
+    from refllm.lab.fits import frontier as best
+    from refllm.lab.fits.fit import fit as fitted
 
     positive("--budget", budgets or [])
     if inference_tokens:
@@ -84,8 +84,8 @@ def remarks(
     runs: "Runs", asked: list[float], exponent: float, interval: tuple[float, float] | None
 ) -> list[tuple[str, str | None]]:
     """What must be known to read the table of splits, each with its style."""
-    from refllm.lab.frontier import apparent_exponent
-    from refllm.lab.laws import HOFFMANN_PARAMETER_EXPONENTS, KAPLAN_BEST, LOSS_LAWS
+    from refllm.lab.fits.frontier import apparent_exponent
+    from refllm.lab.fits.laws import HOFFMANN_PARAMETER_EXPONENTS, KAPLAN_BEST, LOSS_LAWS
 
     between = "" if interval is None else f" (95 %: {interval[0]:.3f} … {interval[1]:.3f})"
     theirs = sorted(HOFFMANN_PARAMETER_EXPONENTS.values())
@@ -121,10 +121,10 @@ def exponent(
     as_json: AsJson = False,
 ) -> None:
     """Tell how many times the compute halves the reducible loss: quadratic, quartic, by the laws in print, by your runs."""
-    from refllm.lab import budget_plots
-    from refllm.lab.fit import fit as fitted
-    from refllm.lab.frontier import compute_factor
-    from refllm.lab.laws import compute_factors
+    from refllm.lab.fits import budget_plots
+    from refllm.lab.fits.fit import fit as fitted
+    from refllm.lab.fits.frontier import compute_factor
+    from refllm.lab.fits.laws import compute_factors
 
     if not 0 < share < 1:
         raise ValueError(f"--share {share} must lie between 0 and 1, such as 0.5.")

@@ -8,8 +8,8 @@ from refllm.cli.lab.common import VARIABLES, chosen, console_of, json_of, keep, 
 from refllm.cli.lab.options import AsJson, Budgets, File, MinRatio, MinTokens, Out, Unit
 
 if TYPE_CHECKING:
-    from refllm.lab.isoflop import IsoFlop
-    from refllm.lab.laws import LossLaw
+    from refllm.lab.fits.isoflop import IsoFlop
+    from refllm.lab.fits.laws import LossLaw
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,11 +31,11 @@ def isoflop(
     Runs that were trained to equal compute are taken as they are. Of others, as of a sweep, losses are read along every run at
     round budgets, or at those given, that at least three sizes reach.
     """
-    from refllm.lab import budget_plots
-    from refllm.lab.fit import fit as fitted
-    from refllm.lab.isoflop import exponent_by, exponents_without_a_size
-    from refllm.lab.isoflop import isoflop as minima
-    from refllm.lab.laws import HOFFMANN_PARAMETER_EXPONENTS, KAPLAN_BEST
+    from refllm.lab.fits import budget_plots
+    from refllm.lab.fits.fit import fit as fitted
+    from refllm.lab.fits.isoflop import exponent_by, exponents_without_a_size
+    from refllm.lab.fits.isoflop import isoflop as minima
+    from refllm.lab.fits.laws import HOFFMANN_PARAMETER_EXPONENTS, KAPLAN_BEST
 
     positive("--budget", budgets or [])
     runs = chosen(file, unit, min_tokens, min_ratio)
@@ -76,7 +76,7 @@ def isoflop(
 
 def valley_rows(found: "IsoFlop", law: "LossLaw") -> list[dict[str, Any]]:
     """The minimum of every budget, with the parabola's bias where the law has a minimum too."""
-    from refllm.lab.isoflop import parabola_bias
+    from refllm.lab.fits.isoflop import parabola_bias
 
     rows = []
     for v in found.valleys:

@@ -27,9 +27,9 @@ def add_to(app: typer.Typer) -> None:
 
 def yield_(file: File, permutations: Permutations = 500, seed: Seed = 0, out: Out = None, as_json: AsJson = False) -> None:
     """Compare exact match at every length with p^n, the product by position and a law where items differ."""
-    from refllm.lab import reliability_plots
-    from refllm.lab.outcomes import read_outcomes
-    from refllm.lab.yields import curve, largest, length_at
+    from refllm.lab.reliability import reliability_plots
+    from refllm.lab.reliability.outcomes import read_outcomes
+    from refllm.lab.reliability.yields import curve, largest, length_at
 
     found = read_outcomes(file)
     c = curve(found.right, permutations, seed)
@@ -63,9 +63,9 @@ def yield_(file: File, permutations: Permutations = 500, seed: Seed = 0, out: Ou
 
 def abc(file: File, permutations: Permutations = 300, seed: Seed = 0, out: Out = None, as_json: AsJson = False) -> None:
     """Tell random noise (A), scattered hard steps (B) and missing skills (C) apart."""
-    from refllm.lab import reliability_plots
-    from refllm.lab.battery import battery, concentration
-    from refllm.lab.outcomes import read_outcomes
+    from refllm.lab.reliability import reliability_plots
+    from refllm.lab.reliability.battery import battery, concentration
+    from refllm.lab.reliability.outcomes import read_outcomes
 
     found = read_outcomes(file)
     attempts = found.several(16, seed)
@@ -115,10 +115,10 @@ def passk(
     as_json: AsJson = False,
 ) -> None:
     """Tell how often one of k attempts is right, their majority and the best scored, and what they cost."""
-    from refllm.lab import reliability_plots
-    from refllm.lab.outcomes import read_outcomes
-    from refllm.lab.passk import rows as reached
-    from refllm.lab.passk import tail, total_flops
+    from refllm.lab.reliability import reliability_plots
+    from refllm.lab.reliability.outcomes import read_outcomes
+    from refllm.lab.reliability.passk import rows as reached
+    from refllm.lab.reliability.passk import tail, total_flops
 
     found = read_outcomes(file)
     rows, items = reached(found, ks or (), seed), len(found.right)

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from refllm.cli.figures import duration
-from refllm.lab import board
-from refllm.lab.board import DONE, RUNNING, WAITING, Board, Task, models, seconds_left, share, whole
+from refllm.lab.running import board
+from refllm.lab.running.board import DONE, RUNNING, WAITING, Board, Task, models, seconds_left, share, whole
 
 WIDTH = 79  # of the table at most
 BESIDE = 7  # rows of a terminal that are left to other lines

@@ -1,0 +1,181 @@
+"""Do abilities emerge? Two tasks at eight sizes: the loss of every answer, and whether all of an item's answers are right.
+
+Exact match of n answers is about p^n: it stays near nothing while p rises smoothly, and then rises at once (Schaeffer 2023,
+arXiv:2304.15004). Where the loss itself jumps, something else happened. So both are taken from the same models, and each is put
+to the test whether it goes with ln N in a straight line or in a step.
+
+Models are asked enough facts that a yield's distance from the product of its positions is known to some .002.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refllm.lab.experiment import Report, Result
+from refllm.lab.materials import tasks
+from refllm.lab.materials.task_models import Recipe, outcomes, train
+from refllm.lab.reliability import inference, passk, reliability_plots, yields
+from refllm.lab.reliability.battery import battery, persistent_share_exact
+from refllm.lab.reliability.line_or_step import FEWEST, line_or_step
+from refllm.lab.running.pool import each
+
+NAME = "emergence"
+ATTEMPTS = (1, 4, 16, 64, 256)
+DRAWN = (1, 4, 16, 64)  # attempts that are drawn, for majorities
+TASKS = ("addition", "facts")
+SUMMARY = {"sizes": ("task", "parameters", "nats_per_answer", "accuracy", "exact_match", "product", "causes")}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The sizes and how long they learn. The defaults take two minutes on two cores.
+
+    facts and sums: updates of the models that learn 2,304 facts, and to add numbers of so many digits
+    fact_items and items: of eight facts, and sums, by which they are judged
+    """
+
+    widths: tuple[int, ...] = (6, 8, 10, 12, 16, 20, 24, 32)
+    facts: int = 1500
+    facts_batch: int = 64
+    sums: int = 800
+    sums_batch: int = 128
+    digits: int = 6
+    fact_items: int = 40_000
+    items: int = 2000
+    seed: int = 0
+    executor: str = "processes"
+
+
+QUICK = Settings(widths=(6, 8, 12, 16, 24), facts=800, sums=400, fact_items=10_000, items=1000)
+
+
+class Job(NamedTuple):
+    """One model on one task."""
+
+    task: str
+    width: int
+    settings: Settings
+    folder: str
+
+
+def task_of(name: str, settings: Settings) -> tasks.Task:
+    """The task by name."""
+    return tasks.facts() if name == "facts" else tasks.addition(settings.digits)
+
+
+def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
+    """Train every size on both tasks and judge it."""
+    s = settings
+    jobs = [(f"{task}-d{d}", Job(task, d, s, str(folder))) for d in reversed(s.widths) for task in ("facts", "addition")]
+    rows, curves, bought = [], [], []
+    noises: dict[str, dict[int, Any]] = {task: {} for task in TASKS}
+    for name, found in each(learned, jobs, workers, folder / "models", s.executor):
+        row = found["row"]
+        report(f"{name}: {row['nats_per_answer']:.3f} nats an answer, all right in {100 * row['exact_match']:.1f} % of the items")
+        rows.append(row)
+        curves += found["curve"]
+        bought += found["inference"]
+        noises[row["task"]][row["parameters"]] = found["noise"]
+    for entries in (rows, curves, bought):
+        entries.sort(key=lambda row: (row["task"], row["parameters"]))
+    cure = inference.cure([[mine[N] for N in sorted(mine)] for mine in noises.values()])
+    numbers = {"laws": laws(curves), "shapes": shapes(rows), "cure": cure and cure._asdict()}
+    return {"tables": {"sizes": rows, "yields": curves, "inference": bought}, "numbers": numbers}
+
+
+def laws(curves: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """How far p^n and the product by position are off each task's yields at most, over all sizes and lengths."""
+    found = {}
+    for task in TASKS:
+        mine = [row for row in curves if row["task"] == task]
+        for law in ("p^n", "product"):
+            off = yields.largest([row["measured"] - row[law] for row in mine], [row[f"{law} error"] for row in mine])
+            found[f"{task}: {law}"] = dict(zip(("value", "low", "high"), off, strict=True))
+    return found
+
+
+def shapes(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Whether loss and exact match of each task go with ln N in a line or in a step, where there are sizes enough to tell."""
+    found: dict[str, dict[str, Any]] = {}
+    for task in TASKS:
+        mine = [row for row in rows if row["task"] == task]
+        for metric in ("nats_per_answer", "exact_match") if len(mine) >= FEWEST else ():
+            shape = line_or_step(np.log([row["parameters"] for row in mine]), [row[metric] for row in mine])
+            found[f"{task}: {metric}"] = {"line": shape.line, "step": shape.step, "shape": shape.name}
+    return found
+
+
+def learned(job: Job) -> Result:
+    """Train one model, keep its outcomes beside the results, and judge them."""
+    s, task, facts = job.settings, task_of(job.task, job.settings), job.task == "facts"
+    steps, batch, items = (s.facts, s.facts_batch, s.fact_items) if facts else (s.sums, s.sums_batch, s.items)
+    trained = train(task, Recipe(job.width, steps=steps, batch=batch, seed=s.seed))
+    found = outcomes(task, trained, items)
+    place = Path(job.folder) / "outcomes"
+    place.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(place / f"{job.task}-d{job.width}.npz", **found._asdict())
+    about = {
+        "task": job.task,
+        "width": job.width,
+        "parameters": trained.parameters.total,
+        "training_flops": trained.training_flops,
+    }
+    curve, p = yields.curve(found.right, permutations=200), found.item_probability()
+    row = about | {"flops_per_token": trained.flops_per_token, "items": items} | judged(found, curve)
+    asked = inference.samples(task, trained, inference.ASKED, max(DRAWN), s.seed)
+    return {
+        "row": row,
+        "curve": [about | entry for entry in curve_rows(curve)],
+        "inference": [about | entry for entry in inference.rows(asked, p, trained, task.length, DRAWN)],
+        "noise": inference.noise(asked),
+    }
+
+
+def judged(found: tasks.Outcomes, curve: yields.YieldCurve) -> dict[str, Any]:
+    """What the yield, the battery and more attempts say of outcomes."""
+    tests = battery(found.attempts(16), found.features, permutations=50)
+    wrong = float((1 - found.probability).sum())
+    p = found.item_probability()
+    return {
+        "nats_per_answer": float(-np.log(np.maximum(found.probability, 1e-300)).mean()),
+        "accuracy": float(found.right.mean()),
+        "exact_match": float(curve.measured[-1]),
+        "power": float(curve.power[-1]),
+        "product": float(curve.product[-1]),
+        "product_p": curve.p_value,
+        "sampled_exact_match": float(p.mean()),
+        "error_rate": float((1 - found.probability).mean()),
+        "causes": tests.causes,
+        "noise": tests.noise,
+        "hard": tests.hard,
+        "missing": tests.missing,
+        "persistent_share": persistent_share_exact(found.probability),
+        "cured_by_greedy": float(((1 - found.probability) * found.right).sum() / wrong) if wrong else 0.0,
+        **{f"pass_at_{k}": float(v) for k, v in zip(ATTEMPTS, passk.exact(p, ATTEMPTS), strict=True)},
+        **{f"pass_at_{k}_if_equal": float(v) for k, v in zip(ATTEMPTS, passk.homogeneous(p, ATTEMPTS), strict=True)},
+    }
+
+
+def curve_rows(curve: yields.YieldCurve) -> list[dict[str, Any]]:
+    """The yield at every length."""
+    columns = {"measured": curve.measured, "p^n": curve.power, "product": curve.product, "items differ": curve.spread}
+    columns |= {"low": curve.low, "high": curve.high, "p^n error": curve.power_error, "product error": curve.product_error}
+    return [{"length": n + 1} | {name: float(column[n]) for name, column in columns.items()} for n in range(len(curve.measured))]
+
+
+def figures(result: Result) -> dict[str, Any]:
+    """Loss, accuracy and exact match against N for each task; yields against length; what attempts buy against FLOPs."""
+    found = {}
+    for task in TASKS:
+        sizes, curves, bought = (
+            [row for row in result["tables"][name] if row["task"] == task] for name in ("sizes", "yields", "inference")
+        )
+        found[task] = reliability_plots.loss_and_score(sizes)
+        by_size = {n: [row for row in curves if row["parameters"] == n] for n in sorted({row["parameters"] for row in curves})}
+        found[f"{task}_yield"] = reliability_plots.yield_curves([(f"N = {n:,}", mine) for n, mine in by_size.items()])
+        label = f"FLOPs of training and {inference.QUESTIONS:,} questions"
+        found[f"{task}_inference"] = reliability_plots.bought(bought, label)
+        found[f"{task}_cost"] = reliability_plots.cost(bought, label)
+    return found

@@ -1,0 +1,245 @@
+"""Claims 1 to 4, judged from a sweep: the loss is a power law; what a doubling and a halving cost; curves bend smoothly.
+
+Kaplan 2020 (arXiv:2001.08361) and Hoffmann 2022 (arXiv:2203.15556) say it of models of 10³ to 10¹⁰ parameters. Here it is
+asked of the user's, with the spread between seeds as the measure of chance.
+"""
+
+import math
+from collections.abc import Mapping
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from refllm.array_api import generator
+from refllm.lab.experiments.sweep_facts import averaged, cheapest, curves, ends, late, pooled, runs_of, seed_spread
+from refllm.lab.fits.extrapolate import Extrapolation, choose, extrapolate
+from refllm.lab.fits.fit import Fit, fit, student
+from refllm.lab.fits.laws import BESIROGLU, KAPLAN, compute_factors
+from refllm.lab.fits.runs import Runs
+from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding, within
+
+TOLERANCE = 0.03  # of the loss: how far a law may miss what it has not seen
+STRAIGHT = 0.01  # root mean square of the residuals in ln loss
+RESAMPLES = 2000  # the interval of claim 3 is read far out, where fewer say little
+Z = NormalDist().inv_cdf(0.975)
+Results = Mapping[str, Any]
+
+
+def together(verdicts: list[str]) -> str:
+    """One verdict of several parts: all must hold, and one that fails is enough to fail."""
+    return FAILS if FAILS in verdicts else HOLDS if set(verdicts) == {HOLDS} else UNDECIDABLE
+
+
+def judge_power_law(results: Results) -> Finding:
+    """Claim 1. The law in N is fitted to all sizes but the largest, in D to every size's curve but its end, in C to the frontier
+    but its dearest point, with a floor or without as `predicted` chooses. Two losses that seeds alone set apart, by √2·σ, widen
+    each prediction. Residuals up to twice the tolerance, or twice σ, leave it undecided.
+    """
+    runs = late(runs_of(results["sweep"]))
+    means, sigma = averaged(runs), seed_spread(runs)
+    N, C = predicted(ends(means), "parameters"), predicted(cheapest(means), "flops")
+    D = max((predicted(curve, "tokens") for curve in _long(means)), key=lambda found: abs(_error(found)))
+    reach = Z * math.sqrt(2) * sigma
+    verdicts, said = [], []
+    for symbol, law in (("N", N), ("D", D), ("C", C)):
+        error, floor = _error(law), "with a floor" if law.fitted.terms.floor else "no floor"
+        verdict = within(error, error - reach, error + reach, -TOLERANCE, TOLERANCE)
+        verdicts += [verdict, straight(law.fitted.rms, sigma)]
+        said.append(f"{symbol} {100 * error:+.1f} % ({floor}, residuals {100 * law.fitted.rms:.2f} %)")
+    percent = [100 * x for x in (_error(N), _error(N) - reach, _error(N) + reach)]
+    why = f"Predicted against measured: {', '.join(said)}; seeds differ by {100 * sigma:.1f} %."
+    return Finding(percent[0], percent[1], percent[2], "% off at the largest size", together(verdicts), why)
+
+
+def _long(means: Runs) -> list[Runs]:
+    """The curves with enough late losses for a law in D. Raises ValueError where none has."""
+    sizes = [means.chosen(means.parameters == n) for n in np.unique(means.parameters)]
+    if not (found := [curve for curve in sizes if len(curve.loss) > 3]):
+        raise ValueError("no size has four losses late in training; give the sweep more snapshots.")
+    return found
+
+
+def straight(rms: float, sigma: float) -> str:
+    """Whether residuals are those of a straight line, as far as seeds allow to say."""
+    return HOLDS if rms <= STRAIGHT else UNDECIDABLE if rms <= 2 * max(STRAIGHT, sigma) else FAILS
+
+
+def predicted(runs: Runs, variable: str) -> Extrapolation:
+    """A law of all but the largest x, at that x. Whether it has a floor is decided without that one: by which of the two, fitted
+    to all but the two largest, predicts the second. Without one where these are too few for both.
+    """
+    x = runs.column(variable)
+    try:
+        floor = choose(runs.chosen(x < x.max()), (variable,), by=variable).floor
+    except ValueError:
+        floor = False
+    return extrapolate(runs, (variable,), floor, by=variable)
+
+
+def _error(found: Extrapolation) -> float:
+    return float(found.errors[np.argmax(np.abs(found.errors))])
+
+
+def judge_doubling(results: Results) -> Finding:
+    """Claim 2. A parabola through ln L over log₂ N at D_max says how much a doubling buys at the smallest and the largest size;
+    the ratio of the two, with the interval that the parabola's own errors leave, must lie within 2/3 … 3/2.
+    """
+    runs = late(runs_of(results["sweep"]))
+    last = ends(runs)
+    factor, low, high = doubling(last, "parameters")
+    ratio = gain_ratio(np.log2(last.parameters), np.log(last.loss))
+    tokens = [doubling(curve, "tokens")[0] for curve in curves(runs) if len(curve.loss) > 2]
+    law = fit(averaged(runs), ("parameters", "tokens")).loss_laws()[0]
+    why = (
+        f"Total loss ×{factor:.3f} a doubling of N, ×{np.mean(tokens):.3f} of D; reducible ×{2**-law.alpha:.3f} and "
+        f"×{2**-law.beta:.3f} over a floor of {law.E:.2g}. The largest model gains {ratio[0]:.2f} of what the smallest does "
+        f"({ratio[1]:.2f} … {ratio[2]:.2f})."
+    )
+    return Finding(factor, low, high, "× the loss, per doubling of N", within(*ratio, 2 / 3, 3 / 2), why)
+
+
+def doubling(runs: Runs, variable: str) -> tuple[float, float, float]:
+    """What doubling a variable multiplies the total loss by, with a 95 % interval: a line through ln L over its log₂."""
+    x, y = np.log2(runs.column(variable)), np.log(runs.loss)
+    coefficients, covariance = _polynomial(x, y, 1)
+    reach = student(len(x) - 2) * math.sqrt(covariance[0, 0])
+    slope = float(coefficients[0])
+    return math.exp(slope), math.exp(slope - reach), math.exp(slope + reach)
+
+
+def gain_ratio(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+    """The slope of a parabola through y (n,) over x at the last x over that at the first, with a 95 % interval."""
+    coefficients, covariance = _polynomial(x - x.mean(), y, 2)
+    first, last = float((x - x.mean()).min()), float((x - x.mean()).max())
+    ratio = (coefficients[1] + 2 * coefficients[0] * last) / (coefficients[1] + 2 * coefficients[0] * first)
+    rng = generator(0, "gain ratio")
+    errors = rng.multivariate_normal(np.zeros(3), covariance, size=4000, method="cholesky" if covariance.any() else "svd")
+    drawn = coefficients + errors * student(len(x) - 3) / Z
+    ratios = (drawn[:, 1] + 2 * drawn[:, 0] * last) / (drawn[:, 1] + 2 * drawn[:, 0] * first)
+    low, high = np.percentile(ratios, (2.5, 97.5))
+    return float(ratio), float(min(low, ratio)), float(max(high, ratio))
+
+
+def _polynomial(x: np.ndarray, y: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray]:
+    """A polynomial by least squares and its covariance. Raises ValueError for too few points."""
+    if len(x) < degree + 2 or len(np.unique(x)) < degree + 1:
+        raise ValueError(f"{len(x)} losses are too few to tell a curve from chance; give the sweep more sizes or seeds.")
+    powers = np.vander(x, degree + 1)
+    coefficients = np.polyfit(x, y, degree)
+    variance = float(((y - powers @ coefficients) ** 2).sum()) / (len(x) - degree - 1)
+    return coefficients, variance * np.linalg.inv(powers.T @ powers)
+
+
+def judge_halving(results: Results) -> Finding:
+    """Claim 3. From L(N, D) = E + A/N^α + B/D^β: at the best split the reducible loss falls as C^−γ, γ = αβ/(α+β)."""
+    runs = late(runs_of(results["sweep"]))
+    found = fit(runs, ("parameters", "tokens"), resamples=RESAMPLES)
+    factors = [2 ** (1 / law.compute_exponent) if law.compute_exponent > 0 else math.inf for law in found.loss_laws()]
+    low, high = found.interval(np.minimum(factors[1:], 1e30))
+    value = min(factors[0], 1e30)
+    low, high = min(low, value), max(high, value)
+    inside = [name for name, factor in (("quadratic", 4), ("quartic", 16)) if low <= factor <= high]
+    verdict = FAILS if not inside else HOLDS if len(inside) == 1 and high < 4 * low else UNDECIDABLE
+    law = found.loss_laws()[0]
+    why = f"α = {law.alpha:.2f}, β = {law.beta:.2f}, E = {law.E:.2g}, γ = {law.compute_exponent:.3f}; {_floor(found)}"
+    return Finding(value, low, high, "× the compute halves the reducible loss", verdict, why)
+
+
+def _floor(found: Fit) -> str:
+    low, high = found.intervals["E"]
+    return f"the floor lies somewhere in {low:.2g} … {high:.2g}."
+
+
+def judge_smooth(results: Results) -> Finding:
+    """Claim 4. Second differences of ln L over snapshots evenly spaced in ln D, less each curve's mean: zero but for chance if it
+    bends smoothly. Their chance spread is that of the same differences between two seeds of one size, over √2.
+    """
+    found = runs_of(results["sweep"])
+    lines = curves(late(found))
+    bends = {curve.run[0]: centred(np.diff(np.log(curve.loss), 2)) for curve in lines if len(curve.loss) > 3}
+    if not bends:
+        raise ValueError("no curve has four losses late in training; give the sweep more snapshots.")
+    sizes = {curve.run[0]: curve.parameters[0] for curve in lines}
+    noise = pooled([np.stack(mine) for mine in _by_size(bends, sizes) if len(mine) > 1])
+    kinks = np.concatenate(list(bends.values())) / noise
+    threshold = NormalDist().inv_cdf(1 - 0.025 / len(kinks))
+    largest = float(np.abs(kinks).max())
+    seen = threshold * noise
+    verdict = HOLDS if largest <= threshold and seen <= TOLERANCE else FAILS if largest > threshold else UNDECIDABLE
+    why = (
+        f"Of {len(kinks)} second differences the largest is {largest:.1f} seed spreads "
+        f"({100 * largest * noise:.2f} % of the loss). Chance reaches {threshold:.1f}, and would hide {100 * seen:.1f} %."
+    )
+    return Finding(largest, None, None, "seed spreads, the largest bend", verdict, why)
+
+
+def centred(x: np.ndarray) -> np.ndarray:
+    """x less its mean."""
+    return x - x.mean()
+
+
+def _by_size(bends: Mapping[str, np.ndarray], sizes: Mapping[str, float]) -> list[list[np.ndarray]]:
+    return [[bend for run, bend in bends.items() if sizes[run] == n] for n in dict.fromkeys(sizes.values())]
+
+
+def figures(results: Results) -> dict[str, Any]:
+    """The laws that claim 1 is judged by, in N, D (of the largest size) and C, with bands; L(N, D), and what it leaves over.
+
+    Raises ValueError where the sweep has too few losses.
+    """
+    from refllm.lab import plots
+
+    runs = late(runs_of(results["sweep"]))
+    means, found = averaged(runs), {}
+    largest = means.chosen(means.parameters == max(curve.parameters[0] for curve in _long(means)))
+    for name, mine, variable in (
+        ("law_in_N", ends(means), "parameters"),
+        ("law_in_D", largest, "tokens"),
+        ("law_in_C", cheapest(means), "flops"),
+    ):
+        law = fit(mine, (variable,), predicted(mine, variable).fitted.terms.floor, resamples=200)
+        found[name] = plots.fitted(law, mine, variable)
+    both = fit(runs, ("parameters", "tokens"))
+    return found | {"residuals_of_N_and_D": plots.residuals(both, runs), "losses_by_N_and_C": plots.contours(both, runs)}
+
+
+_FACTORS = compute_factors()
+
+CLAIMS = (
+    Claim(
+        1,
+        "Test loss is a power law in the number of parameters, in data and in compute.",
+        "L(x) = E + (k/x)^γ, E fitted or 0; holds if residuals ≤ 1 % and the largest, held out, is predicted within 3 %",
+        f"no floor, γ = {KAPLAN['parameters'].exponent} (N), {KAPLAN['tokens'].exponent} (D), {KAPLAN['flops'].exponent:.3f} (C):"
+        " Kaplan 2020",
+        ("sweep",),
+        judge_power_law,
+    ),
+    Claim(
+        2,
+        "Each doubling improves performance by a consistent fraction.",
+        "2^−slope of ln L over ln N; holds if the gain at the largest size is 2/3 to 3/2 of that at the smallest",
+        f"total ×{KAPLAN['parameters'].per_doubling():.3f} for N, ×{KAPLAN['tokens'].per_doubling():.3f} for D: Kaplan 2020; "
+        f"reducible ×{2**-BESIROGLU.alpha:.3f} and ×{2**-BESIROGLU.beta:.3f}: Besiroglu 2024",
+        ("sweep",),
+        judge_doubling,
+    ),
+    Claim(
+        3,
+        "Cross-entropy falls with the square of compute; or, at the best split, with its fourth power.",
+        "2^(1/γ), γ = αβ/(α+β); 4 if quadratic, 16 if quartic; holds if one of them, fails if neither lies in the interval",
+        f"×{_FACTORS['Hoffmann 2022']:.0f}: Hoffmann 2022; ×{_FACTORS['Besiroglu 2024']:.0f}: Besiroglu 2024; "
+        f"×{_FACTORS['Kaplan 2020']:.1e}: Kaplan 2020",
+        ("sweep",),
+        judge_halving,
+    ),
+    Claim(
+        4,
+        "If a curve bends, it bends smoothly.",
+        "max |Δ² ln L − mean| / seed spread over ln D; holds if chance alone reaches as far and a kink of 3 % would have shown",
+        "",
+        ("sweep",),
+        judge_smooth,
+    ),
+)

@@ -1,0 +1,79 @@
+"""What a sweep's table of losses says for the claims about scale: the losses that laws are fitted to, and how far seeds differ.
+
+Losses enter a law where the model has read D ≥ D_max/4 and D ≥ 5·N tokens: before, losses fall faster than any law with a floor,
+and models with less than that are starved of data. The law in N is that of the losses at D_max, the law in C that of the
+cheapest runs to each loss. The seed spread σ is the standard deviation of ln loss between seeds of one size at D_max, pooled over
+sizes.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from refllm.lab.fits.runs import Runs, table
+
+TOKENS_PER_PARAMETER = 5.0
+LATE = 0.25  # of D_max
+
+
+def runs_of(result: Mapping[str, Any]) -> Runs:
+    """All losses of a sweep's result."""
+    rows = result["tables"]["runs"]
+    return table(rows, {row["unit"] for row in rows}, "the sweep")
+
+
+def late(runs: Runs) -> Runs:
+    """The losses that may enter a law. Raises ValueError where none may."""
+    keep = (runs.tokens >= LATE * runs.tokens.max() * (1 - 1e-9)) & (runs.tokens >= TOKENS_PER_PARAMETER * runs.parameters)
+    if not keep.any():
+        raise ValueError(f"no model of the sweep read {TOKENS_PER_PARAMETER:g} tokens a parameter; give it more steps.")
+    return runs.chosen(keep)
+
+
+def ends(runs: Runs) -> Runs:
+    """The losses at D_max."""
+    return runs.chosen(runs.tokens >= runs.tokens.max() * (1 - 1e-9))
+
+
+def cheapest(runs: Runs) -> Runs:
+    """The frontier of compute, dearer runs to a loss left out: seeds' mean losses that no smaller C reaches."""
+    means = averaged(runs)
+    order = np.argsort(means.flops, kind="stable")
+    least, keep = math.inf, []
+    for i in order:
+        if means.loss[i] < least:
+            least = float(means.loss[i])
+            keep.append(i)
+    return means.chosen(np.array(keep))
+
+
+def averaged(runs: Runs) -> Runs:
+    """One loss for each size and number of tokens: the geometric mean over the seeds."""
+    keys = np.stack([runs.parameters, runs.tokens], axis=1)
+    distinct, first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    which = which.reshape(-1)
+    logs = np.bincount(which, weights=np.log(runs.loss)) / np.bincount(which)
+    return runs.chosen(first)._replace(loss=np.exp(logs), run=np.array([f"{n:g}" for n, _ in distinct]))
+
+
+def curves(runs: Runs) -> list[Runs]:
+    """The losses along every training run, by tokens."""
+    found = [runs.chosen(runs.run == name) for name in dict.fromkeys(runs.run.tolist())]
+    return [curve.chosen(np.argsort(curve.tokens)) for curve in found]
+
+
+def seed_spread(runs: Runs) -> float:
+    """σ. Raises ValueError where no size has two seeds."""
+    last = ends(runs)
+    groups = [np.log(last.loss[last.parameters == n]) for n in np.unique(last.parameters)]
+    return pooled([group for group in groups if len(group) > 1])
+
+
+def pooled(groups: Sequence[np.ndarray]) -> float:
+    """The standard deviation within groups (S, …) about each group's mean of S. Raises ValueError where there are none."""
+    freedom = sum((len(group) - 1) * group[0].size for group in groups)
+    if not freedom:
+        raise ValueError("no size has a second seed, so nothing tells what chance does; train each with two seeds or more.")
+    return math.sqrt(sum(float(((group - group.mean(axis=0)) ** 2).sum()) for group in groups) / freedom)

@@ -1,0 +1,186 @@
+"""Many tasks side by side: in processes with one BLAS thread each, or wherever MPI or Dask sends them.
+
+Small models gain nothing from a product split between threads. Two processes of one thread each train twice as many.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import AbstractContextManager, contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from refllm.atomic import write_atomically
+from refllm.lab.running.board import watched
+from refllm.lab.running.progress import Told, path_of, remove, telling
+
+EXECUTORS = ("processes", "mpi", "dask")
+Function = Callable[[Any], dict[str, Any]]
+Task = tuple[str, Any]  # a name, which is its file's too, and what the function is called with
+
+
+def each(
+    function: Function,
+    tasks: Sequence[Task],
+    workers: int,
+    folder: Path | None = None,
+    executor: str = "processes",
+    *,
+    costs: Sequence[float] | None = None,
+    later: float = 0.0,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Call the function with every task's argument, `workers` at a time; yield names and results as they are there.
+
+    function: of a module, so that another process finds it; its result is written as JSON
+    folder: where results are kept; a task whose result is there is not run again. None: nowhere
+    executor: processes; mpi (mpi4py.futures, under mpiexec -n … python -m mpi4py.futures) or dask (a local cluster, or the one
+    that DASK_SCHEDULER_ADDRESS names), whose workers are as many as they have
+    costs: of the tasks, alike if not given, and `later` that of what the caller does when they are done, in one unit: by which
+    whoever watches (see `board`) foretells the end
+    Raises ValueError for two tasks of one name or an unknown executor, ImportError where its library is missing, and what a
+    task raises, with the task's name; results that are there by then stay.
+    """
+    names = [name for name, _ in tasks]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two tasks are called {next(n for n in names if names.count(n) > 1)!r}; each needs its own name.")
+    board = watched()
+    if board:
+        board.open(folder, list(zip(names, costs or [1.0] * len(names), strict=True)), later)
+    waiting = []
+    for name, argument in tasks:
+        kept = folder / f"{name}.json" if folder else None
+        if kept and kept.is_file():
+            if board:
+                board.end(name, Told(), None)
+            yield name, json.loads(kept.read_text(encoding="utf-8"))
+        else:
+            waiting.append((name, argument))
+    told = {name: path_of(folder, name) for name, _ in waiting} if folder else {}
+    remove(told.values())  # what a run that was killed left
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+    calls = [Call(name, argument, told.get(name) if board else None) for name, argument in waiting]
+    try:
+        for name, done in _run(function, calls, workers, executor):
+            if folder:
+                write_atomically(folder / f"{name}.json", json.dumps(done.result).encode())
+            if board:
+                board.end(name, done.told, done.seconds)
+            yield name, done.result
+    finally:
+        remove(told.values())
+
+
+class Call(NamedTuple):
+    """What a worker is given."""
+
+    name: str
+    argument: Any
+    path: Path | None  # where it tells how far it is; None: nowhere
+
+
+class Done(NamedTuple):
+    """What it gives back."""
+
+    result: dict[str, Any]
+    told: Told
+    seconds: float
+
+
+def _run(function: Function, calls: Sequence[Call], workers: int, executor: str) -> Iterator[tuple[str, Done]]:
+    if executor not in EXECUTORS:
+        raise ValueError(f"executor={executor!r} is not known; choose one of {', '.join(EXECUTORS)}.")
+    if executor == "processes" and min(workers, len(calls)) <= 1:
+        for call in calls:
+            with named(call.name):
+                yield call.name, at_work(function, call)
+        return
+    with _open(executor, min(workers, len(calls))) as pool:
+        running = {pool.submit(at_work, function, call): call.name for call in calls}
+        try:
+            for future in as_completed(running):
+                with named(running[future]):
+                    yield running[future], future.result()
+        finally:  # also where an error or Ctrl-C came between: what has not begun never does
+            for future in running:
+                future.cancel()
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Add a task's name to what it finds wrong."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def at_work(function: Function, call: Call) -> Done:
+    """Call the function while BLAS has one thread."""
+    import threadpoolctl  # only here: finding the libraries takes milliseconds
+
+    began = time.perf_counter()
+    with threadpoolctl.threadpool_limits(1), telling(call.path) as told:
+        result = function(call.argument)
+        return Done(result, told(), time.perf_counter() - began)
+
+
+def _open(executor: str, workers: int) -> AbstractContextManager[Executor]:
+    if executor == "mpi":
+        return _imported("mpi4py.futures", "mpi4py", "mpi").MPIPoolExecutor()
+    return _dask() if executor == "dask" else _processes(workers)
+
+
+@contextmanager
+def _dask() -> Iterator[Executor]:
+    """The cluster that DASK_SCHEDULER_ADDRESS names, or one on this machine, which is closed in the end."""
+    address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+    local = {} if address else {"threads_per_worker": 1}
+    with _imported("dask.distributed", "distributed", "dask").Client(address, **local) as client:
+        yield client.get_executor()
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[Executor]:
+    """Processes that end at once where an error or Ctrl-C comes between, or where this process ends, killed for instance."""
+    context = multiprocessing.get_context("spawn")
+    ear, mouth = context.Pipe(duplex=False)
+    with (
+        ear,
+        mouth,
+        ProcessPoolExecutor(workers, mp_context=context, initializer=end_when_closed, initargs=(ear,)) as pool,
+    ):
+        try:
+            yield pool
+        except BaseException:
+            mouth.close()
+            raise
+
+
+def end_when_closed(ear: Connection) -> None:
+    """In a process of a pool: end as soon as nobody holds the other end of the pipe, and not train on for nobody.
+
+    Ctrl-C, which a terminal sends to every process, is left to the one that waits for all.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def wait() -> None:
+        ear.poll(None)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _imported(module: str, package: str, extra: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"this executor needs {package}, and it is not installed: pip install 'refllm[{extra}]'.") from error
