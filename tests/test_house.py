@@ -28,6 +28,8 @@ FLOORS = {
     "cli": 5,
 }
 
+LABORATORY = {"fits": 0, "reliability": 0, "running": 0, "materials": 1, "experiments": 2}  # its own floors
+
 # Above backends/, `import numpy` stands only where host data comes in or goes out, and where NumPy itself is the subject.
 NUMPY_DOORS = {
     "array_api/random.py": "random numbers come from the host",
@@ -129,6 +131,24 @@ def test_imports_only_go_down(name):
         if room(module) and FLOORS[room(module)] > FLOORS[name]
     ]
     assert not upward
+
+
+@pytest.mark.parametrize("name", sorted(LABORATORY))
+def test_imports_only_go_down_in_the_laboratory(name):
+    allowed = {other for other, floor in LABORATORY.items() if floor < LABORATORY[name]} | {name}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {module}"
+        for path in sources("lab")
+        for module in sorted(imports(path))
+        if in_laboratory(name_of(path)) == name and in_laboratory(module) not in (*allowed, None)
+    ]
+    assert not wrong
+
+
+def in_laboratory(module: str) -> str | None:
+    """The part of the laboratory that a module stands in: "fits" for refllm.lab.fits.laws."""
+    parts = module.split(".")
+    return parts[2] if parts[:2] == ["refllm", "lab"] and len(parts) > 2 and parts[2] in LABORATORY else None
 
 
 def test_layers_and_tokenizer_are_separate_rooms():

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from refllm.lab.claims import Judged
 from refllm.lab.experiment import Result, circumstances, draw
 from refllm.lab.experiments import EXPERIMENTS, experiment
+from refllm.lab.numbers import number
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE
 
 STYLE = """
@@ -150,17 +151,6 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
 def _pairs(values: Mapping[str, Any]) -> str:
     rows = [{"": name.replace("_", " "), "value": value} for name, value in values.items()]
     return _table(rows, ["", "value"])
-
-
-def number(value: Any) -> str:
-    """A value to four digits, whole numbers below 10⁹ in full; lists and mappings flat."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {number(entry)}" for key, entry in value.items())
-    if isinstance(value, list | tuple):
-        return " ".join(map(number, value))
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "" if value is None else str(value)
-    return f"{value:,}" if isinstance(value, int) and abs(value) < 1e9 else f"{value:.4g}"
 
 
 def _circumstances() -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from refllm.atomic import write_atomically
 from refllm.lab.claims import Judged
 from refllm.lab.experiment import Result, circumstances
-from refllm.lab.page import number
+from refllm.lab.numbers import number
 
 SHOWN = {  # by the file in the laboratory's folder
     "claims/law_in_N": "The loss against the number of parameters, and what is above the floor.",

@@ -14,7 +14,7 @@ from refllm.conformance.specification import definitions, spec_folder, tables
 from refllm.lab.experiments import sweep, sweep_facts
 from refllm.lab.fits import fit, frontier, huber, isoflop, laws
 from refllm.lab.fits.runs import table
-from refllm.lab.materials import corpus
+from refllm.lab.materials import corpus, text_models
 from refllm.lab.running.learn import learn
 from refllm.models import accounting, architecture
 from refllm.training.config import TrainingConfig
@@ -129,7 +129,7 @@ def test_the_definition_of_the_apparent_exponent_agrees_with_refllm(law):
 
 @pytest.mark.parametrize("width", [12, 24, 64])
 def test_the_definition_of_a_llamas_flops_agrees_with_accounting(width):
-    c, llama = sweep.config_of(width, 96, 64), architecture("llama")
+    c, llama = text_models.config_of(width, 96, 64), architecture("llama")
     expected = of("llama_flops")(c.d_model, c.n_heads, c.d_head, c.n_layers, c.d_ff, c.vocab_size, 64)
     found = accounting.forward_flops(llama, c, (64 + 1) // 2)
     assert found == (expected.blocks, expected.attention, expected.head)

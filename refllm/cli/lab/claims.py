@@ -114,11 +114,11 @@ def show(found: "list[Judged]", console: "Console") -> None:
 
 def quantity(finding: Any) -> str:
     """The measured value, its interval and unit, a line each."""
-    from refllm.cli.lab.experiments import cell
+    from refllm.lab.numbers import number
 
     if finding.value is None:
         return ""
-    lines = [cell(finding.value)]
+    lines = [number(finding.value)]
     if finding.low is not None and finding.high is not None:
-        lines.append(f"{cell(finding.low)} … {cell(finding.high)}")
+        lines.append(f"{number(finding.low)} … {number(finding.high)}")
     return "\n".join([*lines, finding.unit])

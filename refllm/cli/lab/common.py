@@ -89,14 +89,14 @@ def table_of(rows: "Sequence[Mapping[str, Any]]", title: str, console: "Console"
     """Rows as a table."""
     from rich.table import Table
 
-    from refllm.cli.lab.experiments import cell
+    from refllm.lab.numbers import number
 
     table = Table(title=title, title_justify="left")
     columns = list(dict.fromkeys(key for row in rows for key in row))
     for column in columns:
         table.add_column(column.replace("_", " "), justify="left" if column == "law" else "right")
     for row in rows:
-        table.add_row(*(cell(row.get(column)) for column in columns))
+        table.add_row(*(number(row.get(column)) for column in columns))
     console.print(table)
 
 

@@ -92,26 +92,15 @@ def show(result: dict[str, Any], summary: dict[str, tuple[str, ...]], place: Pat
     """Some columns of some tables, the numbers, and where everything lies."""
     from rich.table import Table
 
+    from refllm.lab.numbers import number
+
     for name, columns in summary.items():
         table = Table(title=name.replace("_", " "), title_justify="left")
         for column in columns:
             table.add_column(column.replace("_", " "), justify="right")
         for row in result["tables"][name]:
-            table.add_row(*(cell(row.get(column)) for column in columns))
+            table.add_row(*(number(row.get(column)) for column in columns))
         console.print(table)
     for name, value in result.get("numbers", {}).items():
-        console.print(f"{name.replace('_', ' ')}: {cell(value)}")
+        console.print(f"{name.replace('_', ' ')}: {number(value)}")
     console.print(f"Everything lies in {place}.", style="dim")
-
-
-def cell(value: Any) -> str:
-    """A value with four digits; what is below a ten-thousandth of one, as 0."""
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {cell(v)}" for k, v in value.items())
-    if isinstance(value, list):
-        return " ".join(cell(v) for v in value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "" if value is None else str(value)
-    if isinstance(value, int) and abs(value) < 1e9:
-        return f"{value:,}"
-    return f"{value:.4g}" if abs(value) >= 1e-4 else "0"

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refllm.lab.experiment import Report, Result
-from refllm.lab.experiments import sweep
 from refllm.lab.fits.fit import student
 from refllm.lab.materials import corpus, text_models, writers
 from refllm.lab.reliability.trend import SIGNIFICANT
@@ -103,7 +102,7 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
     real: dict[str, Any] = {}
     for name, found in each(passed_on, tasks, workers, folder / "models", s.executor):
         losses = [row["loss"] for row in found["rows"]]
-        report(f"{name}: {losses[0]:.3f} {sweep.UNIT}, {len(losses) - 1} generations later {losses[-1]:.3f}")
+        report(f"{name}: {losses[0]:.3f} {text_models.UNIT}, {len(losses) - 1} generations later {losses[-1]:.3f}")
         rows += found["rows"]
         real[f"real text, {found['rows'][0]['kind']}"] = found["real"]
     rows.sort(key=lambda row: (row["kind"], REGIMES.index(row["data"]), row["seed"], row["generation"]))
@@ -189,7 +188,7 @@ def figures(result: Result) -> dict[str, Any]:
     from refllm.lab import plots
 
     rows = result["tables"]["means"]
-    loss, panels = plots.new_figure("generation", f"loss on real text ({sweep.UNIT})", panels=2)
+    loss, panels = plots.new_figure("generation", f"loss on real text ({text_models.UNIT})", panels=2)
     for axes, kind in zip(panels, (TABLE, TRANSFORMER), strict=True):
         for i, regime in enumerate(REGIMES):
             mine = [row for row in rows if row["kind"] == kind and row["data"] == regime]

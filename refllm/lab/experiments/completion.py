@@ -15,11 +15,10 @@ import numpy as np
 from refllm.array_api import generator
 from refllm.evaluation import tasks
 from refllm.lab.experiment import Report, Result
-from refllm.lab.experiments import sweep
-from refllm.lab.experiments.sweep import ARCHITECTURE, config_of
 from refllm.lab.materials import questions
 from refllm.lab.materials.questions import TASKS, Line
 from refllm.lab.materials.task_models import Recipe, training_of
+from refllm.lab.materials.text_models import ARCHITECTURE, GAIN, config_of
 from refllm.lab.running.learn import Batch, learn, spread
 from refllm.lab.running.pool import each
 from refllm.lab.settings import require_whole_numbers
@@ -34,7 +33,6 @@ SUMMARY = {"tasks": ("model", "task", "accuracy", "low", "high", "chance")}
 END = "<|endoftext|>"
 TRAINED, UNTRAINED = "trained", "untrained"
 CONTEXT = 64  # tokens; the longest lines have 57
-GAIN = sweep.Settings.gain  # of the first weights
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refllm.lab.experiment import Report, Result
+from refllm.lab.experiments import inference
 from refllm.lab.materials import tasks
 from refllm.lab.materials.task_models import Recipe, outcomes, train
-from refllm.lab.reliability import inference, passk, reliability_plots, yields
+from refllm.lab.reliability import passk, reliability_plots, yields
 from refllm.lab.reliability.battery import battery, persistent_share_exact
 from refllm.lab.reliability.line_or_step import FEWEST, line_or_step
 from refllm.lab.running.pool import each

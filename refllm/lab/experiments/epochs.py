@@ -14,7 +14,6 @@ import numpy as np
 
 from refllm.array_api import generator
 from refllm.lab.experiment import Report, Result
-from refllm.lab.experiments import sweep
 from refllm.lab.materials import corpus, text_models
 from refllm.lab.materials.effective_data import PUBLISHED, RMS, equal_data, predicted, summary
 from refllm.lab.running.pool import each
@@ -69,7 +68,7 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
     rows: list[dict[str, Any]] = []
     for name, found in each(train, jobs, workers, folder / "models", s.executor):
         last = found["rows"][-1]
-        report(f"{name}: {last['loss']:.4f} {sweep.UNIT} after {last['characters']:,} characters")
+        report(f"{name}: {last['loss']:.4f} {text_models.UNIT} after {last['characters']:,} characters")
         rows += found["rows"]
     rows.sort(key=lambda row: (row["kind"], row["seed"], row["characters"]))
     effective = np.array([effective_epochs(rows, seed, s) for seed in range(s.seeds)])  # (seeds, epochs)
@@ -97,7 +96,7 @@ def train(job: Job) -> Result:
     """Train one model and judge it along the way."""
     s = job.settings
     text = corpus.load(s.text or None)
-    config, each_epoch = sweep.config_of(s.width, text.vocab_size, s.context), s.unique // (s.batch * s.context)
+    config, each_epoch = text_models.config_of(s.width, text.vocab_size, s.context), s.unique // (s.batch * s.context)
     order = generator(job.seed, "reading order").permutation((len(text.train) - 1) // s.context)
     judged = corpus.evaluation(text.held_out, count=s.windows, context=s.context)
 
@@ -108,7 +107,7 @@ def train(job: Job) -> Result:
     steps = [e * each_epoch for e in s.epochs] if job.kind == REPEATED else fresh_steps(each_epoch, s.epochs)
     rows = []
     for snapshot in text_models.learned(config, s.batch, s.context, job.seed, batch_at, steps):
-        loss = sweep.loss_of(snapshot.averaged, config, judged)
+        loss = text_models.loss_of(snapshot.averaged, config, judged)
         rows.append({"kind": job.kind, "seed": job.seed, "characters": snapshot.tokens, "loss": loss})
     N = accounting.parameters(architecture(text_models.ARCHITECTURE), config).total
     return {"rows": [row | {"parameters": N} for row in rows]}
@@ -166,7 +165,7 @@ def figures(result: Result) -> dict[str, Any]:
             style = {"color": plots.COLORS[color], "linestyle": line_style, "linewidth": 1.2, "marker": "o", "markersize": 2.5}
             loss.plot(D, losses, label=label, **style)
     loss.set_xlabel("characters read", color=plots.INK)
-    loss.set_ylabel(f"held-out loss ({sweep.UNIT})", color=plots.INK)
+    loss.set_ylabel(f"held-out loss ({text_models.UNIT})", color=plots.INK)
     for axes in (worth, loss):
         plots.logarithmic(axes)
         plots.legend(axes)

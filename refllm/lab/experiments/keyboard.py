@@ -17,10 +17,10 @@ import numpy as np
 
 from refllm.array_api import generator
 from refllm.lab.experiment import Report, Result
-from refllm.lab.experiments import sweep
 from refllm.lab.materials import corpus, ngrams, text_models
 from refllm.lab.materials.crossing import HIGH, LOW, Line, Means, crossing, means, where
 from refllm.lab.materials.guesses import judged
+from refllm.lab.materials.text_models import UNIT
 from refllm.lab.running.pool import each
 from refllm.lab.settings import require_whole_numbers
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
@@ -81,7 +81,7 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
     found: list[dict[str, Any]] = []
     for name, result in each(measured, jobs, workers, folder / "models", s.executor):
         best = min(result["rows"], key=lambda row: row["loss"])
-        report(f"{name}: {best['loss']:.4f} {sweep.UNIT} at best, {100 * best['first']:.1f} % of the characters guessed")
+        report(f"{name}: {best['loss']:.4f} {UNIT} at best, {100 * best['first']:.1f} % of the characters guessed")
         found += result["rows"]
     found.sort(key=lambda row: (row["kind"], row["characters"], row["size"], row["seed"]))
     crossings, numbers = compared(found, s)
@@ -126,7 +126,7 @@ def tables(job: Job, text: corpus.Text, windows: tuple[np.ndarray, np.ndarray]) 
 def transformers(job: Job, text: corpus.Text, windows: tuple[np.ndarray, np.ndarray]) -> list[dict[str, Any]]:
     """One transformer after each number of characters."""
     s, size = job.settings, job.settings.batch * job.settings.context
-    config = sweep.config_of(job.value, text.vocab_size, s.context)
+    config = text_models.config_of(job.value, text.vocab_size, s.context)
     N = accounting.parameters(architecture(text_models.ARCHITECTURE), config).total
     order, steps = reading_order(job.characters, s.context, job.seed), [D // size for D in job.characters]
 
@@ -181,7 +181,7 @@ def figures(result: Result) -> dict[str, Any]:
     from refllm.lab import plots
 
     rows, crossings = result["tables"]["models"], result["tables"]["crossings"]
-    figure, (size, data) = plots.new_figure("entries of the table, or parameters", f"held-out loss ({sweep.UNIT})", panels=2)
+    figure, (size, data) = plots.new_figure("entries of the table, or parameters", f"held-out loss ({UNIT})", panels=2)
     styles: dict[str, dict[str, Any]] = {
         TABLE: {"linestyle": "--", "markerfacecolor": "white"},
         TRANSFORMER: {"linestyle": "-"},
@@ -199,11 +199,11 @@ def figures(result: Result) -> dict[str, Any]:
     data.axhline(0, color=plots.FAINT, linewidth=1)
     data.errorbar(D, gap, np.maximum(error, 0), color=plots.COLORS[0], marker="o", markersize=5, capsize=3)
     data.set_xlabel("characters read D", color=plots.INK)
-    data.set_ylabel(f"best n-gram − best transformer ({sweep.UNIT})", color=plots.INK)
+    data.set_ylabel(f"best n-gram − best transformer ({UNIT})", color=plots.INK)
     plots.logarithmic(size)
     plots.logarithmic(data, y=False)
     plots.legend(size)
-    keys, axes = plots.new_figure(f"held-out loss ({sweep.UNIT})", "share of keys saved")
+    keys, axes = plots.new_figure(f"held-out loss ({UNIT})", "share of keys saved")
     for kind, color in ((TABLE, 1), (TRANSFORMER, 0)):
         mine = [row for row in rows if row["kind"] == kind]
         style = styles[kind] | {"linestyle": "", "marker": "o", "markersize": 5, "color": plots.COLORS[color]}

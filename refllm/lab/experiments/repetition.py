@@ -16,7 +16,6 @@ import numpy as np
 from refllm.decoding import Sampler, generate
 from refllm.evaluation.metrics import wilson
 from refllm.lab.experiment import Report, Result
-from refllm.lab.experiments import sweep
 from refllm.lab.fits.fit import student
 from refllm.lab.materials import corpus, text_models
 from refllm.lab.running.pool import each
@@ -89,7 +88,7 @@ def written(job: Job) -> dict[str, Any]:
     """Train one model and judge what it writes."""
     s = job.settings
     text = corpus.load(s.text or None)
-    config, model = sweep.config_of(job.width, text.vocab_size, s.context), architecture(sweep.ARCHITECTURE)
+    config, model = text_models.config_of(job.width, text.vocab_size, s.context), architecture(text_models.ARCHITECTURE)
 
     def batch_at(step: int) -> Any:
         return corpus.batch(text.train, job.seed, step, batch=s.batch, context=s.context)
@@ -100,7 +99,7 @@ def written(job: Job) -> dict[str, Any]:
         "width": job.width,
         "seed": job.seed,
         "parameters": accounting.parameters(model, config).total,
-        "loss": sweep.loss_of(snapshot.averaged, config, windows),
+        "loss": text_models.loss_of(snapshot.averaged, config, windows),
     }
     prompts = windows[0][:, : s.prompt].tolist()
     rows = []

@@ -12,8 +12,21 @@ from typing import Any
 import numpy as np
 
 from refllm.array_api import generator
-from refllm.lab.experiments.sweep_facts import averaged, cheapest, curves, ends, late, pooled, runs_of, seed_spread
-from refllm.lab.fits.extrapolate import Extrapolation, choose, extrapolate
+from refllm.lab.experiments.sweep_facts import (
+    along_runs,
+    averaged,
+    cheapest,
+    curves,
+    ends,
+    error_of,
+    late,
+    long_curves,
+    pooled,
+    predicted,
+    runs_of,
+    seed_spread,
+)
+from refllm.lab.fits.extrapolate import extrapolate
 from refllm.lab.fits.fit import Fit, fit, student
 from refllm.lab.fits.laws import BESIROGLU, KAPLAN, compute_factors
 from refllm.lab.fits.runs import Runs
@@ -33,52 +46,30 @@ def together(verdicts: list[str]) -> str:
 
 def judge_power_law(results: Results) -> Finding:
     """Claim 1. The law in N is fitted to all sizes but the largest, in D to every size's curve but its end, in C to the frontier
-    but its dearest point, with a floor or without as `predicted` chooses. Two losses that seeds alone set apart, by √2·σ, widen
-    each prediction. Residuals up to twice the tolerance, or twice σ, leave it undecided.
+    but its dearest point, with a floor or without as `predicted` chooses. Each prediction has an interval: in N and C that of two
+    losses that seeds alone set apart, √2·σ; in D, where both are of the same runs, that of the runs' own predictions among seeds.
+    Residuals up to twice the tolerance, or twice σ, leave it undecided.
     """
     runs = late(runs_of(results["sweep"]))
     means, sigma = averaged(runs), seed_spread(runs)
     N, C = predicted(ends(means), "parameters"), predicted(cheapest(means), "flops")
-    D = max((predicted(curve, "tokens") for curve in _long(means)), key=lambda found: abs(_error(found)))
-    reach = Z * math.sqrt(2) * sigma
+    D = max((predicted(curve, "tokens") for curve in long_curves(means)), key=lambda found: abs(error_of(found)))
+    apart = Z * math.sqrt(2) * sigma
     verdicts, said = [], []
-    for symbol, law in (("N", N), ("D", D), ("C", C)):
-        error, floor = _error(law), "with a floor" if law.fitted.terms.floor else "no floor"
+    for symbol, law, reach in (("N", N, apart), ("D", D, Z * along_runs(runs, D)), ("C", C, apart)):
+        error, floor = error_of(law), "with a floor" if law.fitted.terms.floor else "no floor"
         verdict = within(error, error - reach, error + reach, -TOLERANCE, TOLERANCE)
         verdicts += [verdict, straight(law.fitted.rms, sigma)]
-        said.append(f"{symbol} {100 * error:+.1f} % ({floor}, residuals {100 * law.fitted.rms:.2f} %)")
-    percent = [100 * x for x in (_error(N), _error(N) - reach, _error(N) + reach)]
-    why = f"Predicted against measured: {', '.join(said)}; seeds differ by {100 * sigma:.1f} %."
+        said.append(f"{symbol} {100 * error:+.1f} ± {100 * reach:.1f} % ({floor}, residuals {100 * law.fitted.rms:.2f} %)")
+    plain = error_of(extrapolate(ends(means), ("parameters",), False, by="parameters"))
+    percent = [100 * x for x in (error_of(N), error_of(N) - apart, error_of(N) + apart)]
+    why = f"Predicted against measured: {', '.join(said)}. Without a floor the law in N is off by {100 * plain:+.1f} %."
     return Finding(percent[0], percent[1], percent[2], "% off at the largest size", together(verdicts), why)
-
-
-def _long(means: Runs) -> list[Runs]:
-    """The curves with enough late losses for a law in D. Raises ValueError where none has."""
-    sizes = [means.chosen(means.parameters == n) for n in np.unique(means.parameters)]
-    if not (found := [curve for curve in sizes if len(curve.loss) > 3]):
-        raise ValueError("no size has four losses late in training; give the sweep more snapshots.")
-    return found
 
 
 def straight(rms: float, sigma: float) -> str:
     """Whether residuals are those of a straight line, as far as seeds allow to say."""
     return HOLDS if rms <= STRAIGHT else UNDECIDABLE if rms <= 2 * max(STRAIGHT, sigma) else FAILS
-
-
-def predicted(runs: Runs, variable: str) -> Extrapolation:
-    """A law of all but the largest x, at that x. Whether it has a floor is decided without that one: by which of the two, fitted
-    to all but the two largest, predicts the second. Without one where these are too few for both.
-    """
-    x = runs.column(variable)
-    try:
-        floor = choose(runs.chosen(x < x.max()), (variable,), by=variable).floor
-    except ValueError:
-        floor = False
-    return extrapolate(runs, (variable,), floor, by=variable)
-
-
-def _error(found: Extrapolation) -> float:
-    return float(found.errors[np.argmax(np.abs(found.errors))])
 
 
 def judge_doubling(results: Results) -> Finding:
@@ -192,7 +183,7 @@ def figures(results: Results) -> dict[str, Any]:
 
     runs = late(runs_of(results["sweep"]))
     means, found = averaged(runs), {}
-    largest = means.chosen(means.parameters == max(curve.parameters[0] for curve in _long(means)))
+    largest = means.chosen(means.parameters == max(curve.parameters[0] for curve in long_curves(means)))
     for name, mine, variable in (
         ("law_in_N", ends(means), "parameters"),
         ("law_in_D", largest, "tokens"),

@@ -20,19 +20,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refllm.array_api import load
 from refllm.lab.experiment import Report, Result
-from refllm.lab.materials import corpus
+from refllm.lab.materials import corpus, text_models
+from refllm.lab.materials.text_models import ARCHITECTURE, UNIT, config_of, loss_of
 from refllm.lab.running.learn import learn
 from refllm.lab.running.pool import each
-from refllm.layers.cross_entropy import cross_entropy
 from refllm.models import accounting, architecture
 from refllm.training.config import TrainingConfig
 
 NAME = "sweep"
 SUMMARY = {"ends": ("width", "seed", "parameters", "tokens", "flops", "learning_rate", "loss", "unit")}
-UNIT = "nats/character"
-ARCHITECTURE = "llama"
 CALLS = 8e7  # FLOPs in the time that a step needs beside them: 1.3 ms at 60 GFLOP/s (measured, one core of an AMD EPYC)
 
 
@@ -61,7 +58,7 @@ class Settings:
     tuning_steps: int = 768
     snapshots: int = 10
     windows: int = 384
-    gain: float = 0.5
+    gain: float = text_models.GAIN
     cooldown: float = 0.0
     text: str = ""
     executor: str = "processes"
@@ -163,36 +160,10 @@ def lowest(rates: tuple[float, ...], losses: list[float]) -> float:
     return float(np.exp(np.clip(-c1 / (2 * c2), x.min(), x.max())))
 
 
-def config_of(width: int, vocab_size: int, context: int) -> Any:
-    """A small Llama: two layers, three from width 64 on; heads of 16 features, two at least; the head tied to the embedding."""
-    heads = max(2, width // 16)
-    return architecture(ARCHITECTURE).Config(
-        vocab_size=vocab_size,
-        d_model=width,
-        n_layers=3 if width >= 64 else 2,
-        n_heads=heads,
-        n_kv_heads=heads,
-        d_head=max(2, width // heads // 2 * 2),
-        d_ff=max(4, round(8 * width / 3 / 4) * 4),
-        max_positions=context,
-        tied=True,
-    )
-
-
 def training_of(task: Task) -> TrainingConfig:
-    """AdamW at a constant rate after a short warm-up, without decay."""
+    """How the model of a task learns."""
     s = task.settings
-    return TrainingConfig(
-        context=s.context,
-        batch=s.batch,
-        steps=task.steps,
-        learning_rate=task.rate,
-        schedule="constant",
-        warmup_steps=min(100, task.steps // 4),
-        beta2=0.95 ** (s.batch * s.context / 1024),
-        weight_decay=0.0,
-        seed=task.seed,
-    )
+    return text_models.training_of(task.rate, task.steps, s.batch, s.context, task.seed)
 
 
 def snapshot_steps(steps: int, count: int) -> list[int]:
@@ -227,17 +198,6 @@ def train(task: Task) -> Result:
             | {"unit": UNIT, "learning_rate": task.rate}
         )
     return {"width": task.width, "rate": task.rate, "rows": rows, "seconds": time.perf_counter() - began}
-
-
-def loss_of(params: Any, config: Any, windows: tuple[np.ndarray, np.ndarray], rows: int = 64) -> float:
-    """The mean loss over windows of tokens and targets (n, T), in nats per token."""
-    xp, model, total = load().xp, architecture(ARCHITECTURE), 0.0
-    tokens, targets = windows
-    for i in range(0, len(tokens), rows):
-        logits = model.forward(params, xp.from_numpy(tokens[i : i + rows]), config, checkpointing=True).logits
-        loss, _ = cross_entropy(logits, xp.from_numpy(targets[i : i + rows]))
-        total += float(xp.to_numpy(loss)) * len(tokens[i : i + rows])
-    return total / len(tokens)
 
 
 def figures(result: Result) -> dict[str, Any]:

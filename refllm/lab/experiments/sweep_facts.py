@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from refllm.lab.fits.extrapolate import Extrapolation, choose, extrapolate
 from refllm.lab.fits.runs import Runs, table
 
 TOKENS_PER_PARAMETER = 5.0
@@ -77,3 +78,40 @@ def pooled(groups: Sequence[np.ndarray]) -> float:
     if not freedom:
         raise ValueError("no size has a second seed, so nothing tells what chance does; train each with two seeds or more.")
     return math.sqrt(sum(float(((group - group.mean(axis=0)) ** 2).sum()) for group in groups) / freedom)
+
+
+def long_curves(means: Runs) -> list[Runs]:
+    """The curves with enough late losses for a law in D. Raises ValueError where none has."""
+    sizes = [means.chosen(means.parameters == n) for n in np.unique(means.parameters)]
+    if not (found := [curve for curve in sizes if len(curve.loss) > 3]):
+        raise ValueError("no size has four losses late in training; give the sweep more snapshots.")
+    return found
+
+
+def predicted(runs: Runs, variable: str) -> Extrapolation:
+    """A law of all but the largest x, at that x. Whether it has a floor is decided without that one: by which of the two, fitted
+    to all but the two largest, predicts the second. Without one where these are too few for both.
+    """
+    x = runs.column(variable)
+    try:
+        floor = choose(runs.chosen(x < x.max()), (variable,), by=variable).floor
+    except ValueError:
+        floor = False
+    return extrapolate(runs, (variable,), floor, by=variable)
+
+
+def along_runs(runs: Runs, law: Extrapolation) -> float:
+    """How far seeds set a prediction in D off, of the mean over the seeds of one size: the spread of the predictions of single
+    runs within their sizes, over the square root of this size's seeds.
+    """
+    errors: dict[float, list[float]] = {}
+    for curve in curves(runs):
+        if len(curve.loss) > 3:
+            errors.setdefault(curve.parameters[0], []).append(error_of(predicted(curve, "tokens")))
+    spread = pooled([np.array(mine) for mine in errors.values() if len(mine) > 1])
+    return spread / math.sqrt(len(errors[law.held_out.parameters[0]]))
+
+
+def error_of(found: Extrapolation) -> float:
+    """The greatest error of a prediction, as a share of the loss."""
+    return float(found.errors[np.argmax(np.abs(found.errors))])

@@ -13,9 +13,9 @@ from refllm.decoding.cache import new_cache
 from refllm.decoding.generate import decode
 from refllm.decoding.logprobs import log_softmax
 from refllm.evaluation.likelihood import check_causal, score_rows, split_tokens, tokenizer_of
-from refllm.lab.experiments.sweep import config_of
 from refllm.lab.materials import ngrams, text_models
 from refllm.lab.materials.arithmetic_coder import Decoder, Encoder, frequencies
+from refllm.lab.materials.text_models import config_of
 from refllm.lab.running.learn import learn
 from refllm.models import architecture, ngram
 from refllm.models.model import Model

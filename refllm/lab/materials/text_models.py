@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 
 from refllm.array_api import generator, load
-from refllm.lab.experiments import sweep
 from refllm.lab.running.learn import Batch, Snapshot, learn
+from refllm.layers.cross_entropy import cross_entropy
 from refllm.models import architecture
 from refllm.training.config import TrainingConfig
 
-ARCHITECTURE = sweep.ARCHITECTURE
+UNIT = "nats/character"
+ARCHITECTURE = "llama"
+GAIN = 0.5  # of the first weights (`learn.spread`): half of LeCun's trains narrow models to lower losses, seeds differing less
 RATE, WIDTH, POWER = 4e-3, 24, -0.71  # a learning rate that does well at one width, and how it falls with the width
 
 
@@ -21,10 +23,43 @@ def pieces(ids: np.ndarray, length: int, seed: int) -> np.ndarray:
     return found[generator(seed, "pieces").permutation(len(found))]
 
 
+def config_of(width: int, vocab_size: int, context: int) -> Any:
+    """A small Llama: two layers, three from width 64 on; heads of 16 features, two at least; the head tied to the embedding."""
+    heads = max(2, width // 16)
+    return architecture(ARCHITECTURE).Config(
+        vocab_size=vocab_size,
+        d_model=width,
+        n_layers=3 if width >= 64 else 2,
+        n_heads=heads,
+        n_kv_heads=heads,
+        d_head=max(2, width // heads // 2 * 2),
+        d_ff=max(4, round(8 * width / 3 / 4) * 4),
+        max_positions=context,
+        tied=True,
+    )
+
+
+def training_of(rate: float, steps: int, batch: int, context: int, seed: int) -> TrainingConfig:
+    """AdamW at a constant rate after a short warm-up, without decay.
+
+    β₂ is set by its half-life in tokens, so that it means the same at small batches (Marek 2025, arXiv:2507.07101).
+    """
+    return TrainingConfig(
+        context=context,
+        batch=batch,
+        steps=steps,
+        learning_rate=rate,
+        schedule="constant",
+        warmup_steps=min(100, steps // 4),
+        beta2=0.95 ** (batch * context / 1024),
+        weight_decay=0.0,
+        seed=seed,
+    )
+
+
 def training(width: int, steps: int, batch: int, context: int, seed: int) -> TrainingConfig:
-    """How a model of a width learns: the sweep's recipe with a learning rate of this width."""
-    rate = min(1e-2, RATE * (width / WIDTH) ** POWER)
-    return sweep.training_of(sweep.Task(width, seed, rate, steps, sweep.Settings(batch=batch, context=context)))
+    """The same at a learning rate for this width."""
+    return training_of(min(1e-2, RATE * (width / WIDTH) ** POWER), steps, batch, context, seed)
 
 
 def learned(
@@ -32,7 +67,7 @@ def learned(
 ) -> Iterator[Snapshot]:
     """A model after each of these steps, which learns from `batch` windows of `context` characters at a time."""
     recipe = training(config.d_model, max(steps), batch, context, seed)
-    return learn(ARCHITECTURE, config, recipe, batch_at, steps, gain=sweep.Settings.gain)
+    return learn(ARCHITECTURE, config, recipe, batch_at, steps, gain=GAIN)
 
 
 def probabilities(params: Any, config: Any, tokens: np.ndarray, rows: int = 64) -> np.ndarray:
@@ -44,3 +79,14 @@ def probabilities(params: Any, config: Any, tokens: np.ndarray, rows: int = 64) 
         p = np.exp(logits - logits.max(axis=-1, keepdims=True))
         found.append(p / p.sum(axis=-1, keepdims=True))
     return np.concatenate(found)
+
+
+def loss_of(params: Any, config: Any, windows: tuple[np.ndarray, np.ndarray], rows: int = 64) -> float:
+    """The mean loss over windows of tokens and targets (n, T), in nats per token."""
+    xp, model, total = load().xp, architecture(ARCHITECTURE), 0.0
+    tokens, targets = windows
+    for i in range(0, len(tokens), rows):
+        logits = model.forward(params, xp.from_numpy(tokens[i : i + rows]), config, checkpointing=True).logits
+        loss, _ = cross_entropy(logits, xp.from_numpy(targets[i : i + rows]))
+        total += float(xp.to_numpy(loss)) * len(tokens[i : i + rows])
+    return total / len(tokens)

@@ -7,7 +7,6 @@ import numpy as np
 from refllm.array_api import generator
 from refllm.decoding.generate import generate
 from refllm.decoding.sampler import Sampler
-from refllm.lab.experiments import sweep
 from refllm.lab.materials import ngrams, text_models
 from refllm.models import architecture, ngram
 from refllm.models.model import Model
@@ -43,7 +42,7 @@ def table(data: np.ndarray, judged: Windows, order: int, vocab_size: int, pieces
 
 def transformer(data: np.ndarray, judged: Windows, recipe: Recipe, pieces: int, seed: int) -> Generation:
     """A transformer trained on data (n, context + 1). It writes pieces as long, and begins as its data do."""
-    r, config = recipe, sweep.config_of(recipe.width, recipe.vocab_size, recipe.context + 1)
+    r, config = recipe, text_models.config_of(recipe.width, recipe.vocab_size, recipe.context + 1)
 
     def batch_at(step: int) -> Any:
         rows = data[generator(seed, "batch", step).integers(len(data), size=r.batch)].astype(np.int32)
@@ -54,5 +53,5 @@ def transformer(data: np.ndarray, judged: Windows, recipe: Recipe, pieces: int, 
     begun = data[generator(seed, "begun").integers(len(data), size=pieces), :1].astype(np.int32)
     steps = generate(Model(architecture(text_models.ARCHITECTURE), config, params), begun.tolist(), r.context, Sampler(), seed)
     written = np.concatenate([begun, np.stack([step.tokens for step in steps], axis=1)], axis=1)
-    entropy = sweep.loss_of(params, config, (written[:, :-1], written[:, 1:]))
-    return Generation(sweep.loss_of(params, config, judged), written.astype(np.uint8), entropy)
+    entropy = text_models.loss_of(params, config, (written[:, :-1], written[:, 1:]))
+    return Generation(text_models.loss_of(params, config, judged), written.astype(np.uint8), entropy)

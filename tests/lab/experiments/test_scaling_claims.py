@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from refllm.lab.experiments import scaling_claims as claims
-from refllm.lab.experiments.sweep_facts import averaged, cheapest, ends, late, runs_of, seed_spread
+from refllm.lab.experiments.sweep_facts import along_runs, averaged, cheapest, ends, late, predicted, runs_of, seed_spread
 from refllm.lab.fits.laws import LossLaw
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE
 
@@ -76,12 +76,29 @@ def test_the_loss_that_judges_a_law_has_no_say_in_its_floor(law):
     means = ends(averaged(late(runs_of(sweep(law.loss)["sweep"]))))
     largest = means.parameters == means.parameters.max()
     laws = [
-        claims.predicted(means._replace(loss=np.where(largest, factor * means.loss, means.loss)), "parameters").fitted
+        predicted(means._replace(loss=np.where(largest, factor * means.loss, means.loss)), "parameters").fitted
         for factor in (0.8, 0.95, 1.0, 1.05, 1.2)
     ]
     assert len({fitted.terms.floor for fitted in laws}) == 1
     assert len({fitted.p.tobytes() for fitted in laws}) == 1
     assert laws[0].terms.floor == (law is LAW)
+
+
+def test_a_prediction_along_runs_is_as_unsure_as_their_seeds_make_it():
+    rng, noise, seeds, spreads = np.random.default_rng(1), 0.004, 3, []
+    for _ in range(20):
+        rows = []
+        for N in SIZES[:4]:
+            for seed in range(seeds):
+                shift = rng.standard_normal()  # of a whole run: it sets no prediction along it off
+                for D in sorted(LAST / 2 ** (i / 2) for i in range(5)):
+                    chance = math.exp(0.05 * shift + (noise * rng.standard_normal() if D == LAST else 0.0))
+                    row = {"parameters": N, "tokens": D, "flops": 6 * N * D, "loss": 3 * D**-0.1 * chance}
+                    rows.append(row | {"run": f"{N:g}-{seed}", "unit": "nats/character"})
+        runs = runs_of({"tables": {"runs": rows}})
+        law = predicted(averaged(runs.chosen(runs.parameters == SIZES[0])), "tokens")
+        spreads.append(along_runs(runs, law))
+    assert np.sqrt(np.mean(np.square(spreads))) == pytest.approx(noise / math.sqrt(seeds), rel=0.2)
 
 
 def test_a_loss_that_stops_falling_is_no_power_law():

@@ -16,6 +16,7 @@ import threadpoolctl
 from refllm.lab.experiment import conduct
 from refllm.lab.experiments import sweep
 from refllm.lab.fits.runs import read_runs
+from refllm.lab.materials import text_models
 from refllm.lab.running.pool import each
 from refllm.models import accounting, llama
 
@@ -73,7 +74,7 @@ def test_a_sweep_is_a_table_that_can_be_fitted(conducted):
 def test_flops_and_parameters_are_those_that_accounting_counts(conducted):
     (row, *_), settings = conducted[0]["tables"]["runs"], conducted[2]
     vocab = sweep.corpus.load(settings.text).vocab_size
-    config = sweep.config_of(4, vocab, settings.context)
+    config = text_models.config_of(4, vocab, settings.context)
     assert row["parameters"] == accounting.parameters(llama, config).total
     assert row["non_embedding"] == row["parameters"] - vocab * 4
     flops = accounting.forward_flops(llama, config, 8)  # a causal query sees half of the context on average
@@ -85,15 +86,15 @@ def test_flops_and_parameters_are_those_that_accounting_counts(conducted):
 def test_losses_are_those_of_the_running_mean_and_of_the_last_weights(conducted):
     (*_, row), settings = conducted[0]["tables"]["runs"], conducted[2]
     text = sweep.corpus.load(settings.text)
-    config = sweep.config_of(row["width"], text.vocab_size, settings.context)
+    config = text_models.config_of(row["width"], text.vocab_size, settings.context)
     task = sweep.Task(row["width"], row["seed"], row["learning_rate"], settings.steps, settings)
     sizes = {"batch": settings.batch, "context": settings.context}
     training = sweep.training_of(task)
     steps, gain = [settings.steps], settings.gain
     (model,) = sweep.learn("llama", config, training, lambda k: sweep.corpus.batch(text.train, 0, k, **sizes), steps, gain=gain)
     windows = sweep.corpus.evaluation(text.held_out, count=settings.windows, context=settings.context)
-    assert row["loss"] == pytest.approx(sweep.loss_of(model.averaged, config, windows), rel=1e-6)
-    assert row["last_weights_loss"] == pytest.approx(sweep.loss_of(model.raw, config, windows), rel=1e-6)
+    assert row["loss"] == pytest.approx(text_models.loss_of(model.averaged, config, windows), rel=1e-6)
+    assert row["last_weights_loss"] == pytest.approx(text_models.loss_of(model.raw, config, windows), rel=1e-6)
 
 
 def test_an_interrupted_sweep_goes_on_where_it_stopped(conducted, tmp_path, text):
@@ -112,6 +113,7 @@ PROGRAM = """
 import os, signal, sys
 from pathlib import Path
 from refllm.lab.experiments import sweep
+from refllm.lab.materials import text_models
 from refllm.lab.running.board import watching
 from refllm.lab.experiment import conduct
 
@@ -160,7 +162,7 @@ def snapshot_losses(settings, rate):
     """The losses of every snapshot of the first model, by the trainer itself."""
     text = sweep.corpus.load(settings.text)
     windows = sweep.corpus.evaluation(text.held_out, count=settings.windows, context=settings.context)
-    config = sweep.config_of(4, text.vocab_size, settings.context)
+    config = text_models.config_of(4, text.vocab_size, settings.context)
     training = sweep.training_of(sweep.Task(4, 0, rate, settings.steps, settings))
     sizes = {"batch": settings.batch, "context": settings.context}
     options = {"gain": settings.gain, "cooldown": settings.cooldown}
@@ -170,7 +172,7 @@ def snapshot_losses(settings, rate):
         )
         for model in models:
             weights = {"loss": model.cooled, "averaged_loss": model.averaged, "last_weights_loss": model.raw}
-            yield {name: sweep.loss_of(params, config, windows) for name, params in weights.items()}
+            yield {name: text_models.loss_of(params, config, windows) for name, params in weights.items()}
 
 
 def test_a_tasks_cost_grows_with_its_steps_and_its_arithmetic():

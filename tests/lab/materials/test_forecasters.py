@@ -7,10 +7,10 @@ import pytest
 
 from refllm.checkpoints import load, save
 from refllm.evaluation.likelihood import token_log_probabilities
-from refllm.lab.experiments.sweep import config_of
 from refllm.lab.materials import forecasters, text_models
 from refllm.lab.materials.arithmetic_coder import precision
 from refllm.lab.materials.forecasters import decoded, encoded
+from refllm.lab.materials.text_models import config_of
 from refllm.lab.running.learn import learn
 from refllm.models import architecture, ngram
 from refllm.models.model import Model

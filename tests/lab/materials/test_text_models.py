@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from refllm.lab.experiments import sweep
 from refllm.lab.materials import text_models
 from refllm.lab.running.learn import learn
 from refllm.models import llama
@@ -17,18 +16,18 @@ def test_pieces_are_those_of_the_text_in_another_order():
 
 
 def test_probabilities_have_the_loss_of_the_model():
-    config = sweep.config_of(8, 11, 6)
+    config = text_models.config_of(8, 11, 6)
     params = llama.initialise(config, 0)
     windows = np.random.default_rng(0).integers(0, 11, (2, 5, 6)).astype(np.int32)
     p = text_models.probabilities(params, config, windows[0], rows=2)
     assert p.shape == (5, 6, 11)
     np.testing.assert_allclose(p.sum(axis=-1), 1, rtol=1e-12)
     loss = -np.log(np.take_along_axis(p, windows[1][..., None], axis=2)).mean()
-    assert loss == pytest.approx(sweep.loss_of(params, config, (windows[0], windows[1])), rel=1e-6)  # float32 against float64
+    assert loss == pytest.approx(text_models.loss_of(params, config, (windows[0], windows[1])), rel=1e-6)  # float32, float64
 
 
 def test_a_model_learns_by_the_recipe_of_its_width():
-    config = sweep.config_of(8, 11, 6)
+    config = text_models.config_of(8, 11, 6)
     rows = np.random.default_rng(0).integers(0, 11, (2, 7)).astype(np.int32)
     found = text_models.learned(config, 2, 6, 3, lambda step: (rows[:, :-1], rows[:, 1:]), [1, 5])
     recipe = text_models.training(8, 5, 2, 6, 3)

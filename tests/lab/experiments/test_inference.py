@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from refllm.lab.experiments import inference
 from refllm.lab.materials.task_models import Recipe, train
 from refllm.lab.materials.tasks import addition
-from refllm.lab.reliability import inference
 
 
 @pytest.fixture
