@@ -8,6 +8,7 @@ import numpy as np
 from refllm.lab import plots
 from refllm.lab.reliability.battery import Battery, Concentration
 from refllm.lab.reliability.passk import Tail
+from refllm.lab.seeds import over_seeds
 
 Rows = Sequence[Mapping[str, Any]]
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -18,16 +19,32 @@ def style(i: int) -> dict[str, Any]:
     return {"color": plots.COLORS[i % len(plots.COLORS)], "marker": MARKS[i % len(MARKS)], "markersize": 5}
 
 
+def models(axes: Any, rows: Rows, x: str, y: str, least: float = -np.inf, **look: Any) -> None:
+    """A line through the means over the models that share x, and, where there are several, a faint point for each of them.
+
+    least: values up to it are left out, means and models alike
+    """
+    means = over_seeds([dict(row) for row in rows], (x,), y)
+    faint = {"linestyle": "", "label": None, "markersize": 3.5, "alpha": 0.45}
+    for part, marks in ((means, look), (rows, look | faint)) if len(means) < len(rows) else ((means, look),):
+        shown = [(row[x], row[y]) for row in part if row[y] > least]
+        axes.plot([point[0] for point in shown], [point[1] for point in shown], **marks)
+
+
 def yield_curves(curves: Sequence[tuple[str, Rows]]) -> Any:
-    """Exact match against length with the band of independent steps, p^n dotted with open marks, where items differ dashed."""
+    """Exact match against length with the band of independent steps, p^n dotted with open marks, where items differ dashed.
+
+    Lines are the means of a curve's models, and its band the mean of theirs, which is wider than that of the mean.
+    """
     figure, axes = plots.new_figure("length (steps)", "share of items right so far", wide=len(curves) > 1)
     for i, (label, rows) in enumerate(curves):
-        n, look = [row["length"] for row in rows], style(i)
+        means = over_seeds([dict(row) for row in rows], ("length",), "measured", ("p^n", "items differ", "low", "high"))
+        n, look = [row["length"] for row in means], style(i)
         color = look["color"]
-        axes.fill_between(n, [row["low"] for row in rows], [row["high"] for row in rows], color=color, alpha=0.15, linewidth=0)
-        axes.plot(n, [row["measured"] for row in rows], label=label, **look)
-        axes.plot(n, [row["p^n"] for row in rows], linestyle=":", **look | {"markerfacecolor": "white", "markersize": 4})
-        axes.plot(n, [row["items differ"] for row in rows], linestyle="--", linewidth=0.9, color=color)
+        axes.fill_between(n, [row["low"] for row in means], [row["high"] for row in means], color=color, alpha=0.15, linewidth=0)
+        models(axes, rows, "length", "measured", label=label, **look)
+        axes.plot(n, [row["p^n"] for row in means], linestyle=":", **look | {"markerfacecolor": "white", "markersize": 4})
+        axes.plot(n, [row["items differ"] for row in means], linestyle="--", linewidth=0.9, color=color)
     axes.plot(
         [], [], linestyle=":", label="$p^n$", **style(0) | {"color": plots.INK, "markerfacecolor": "white", "markersize": 4}
     )
@@ -87,13 +104,16 @@ def causes(tests: Battery, found: Concentration | None) -> Any:
 
 
 def loss_and_score(rows: Rows) -> Any:
-    """The loss of every answer, and beside it the share right of every answer and of all of an item's, against N."""
+    """The loss of every answer, and beside it the share right of every answer and of all of an item's, against N: a point for
+    each model, and lines through the means over seeds.
+    """
     figure, (loss, share) = plots.new_figure(plots.LABELS["parameters"], "nats per answer", panels=2)
-    N = [row["parameters"] for row in rows]
-    loss.plot(N, [row["nats_per_answer"] for row in rows], **style(0))
-    share.plot(N, [row["accuracy"] for row in rows], label="each answer", **style(0))
-    share.plot(N, [row["exact_match"] for row in rows], label="all answers of an item", **style(1))
-    share.plot(N, [row["product"] for row in rows], linestyle="--", color=plots.INK, label="product by position")
+    models(loss, rows, "parameters", "nats_per_answer", **style(0))
+    models(share, rows, "parameters", "accuracy", label="each answer", **style(0))
+    models(share, rows, "parameters", "exact_match", label="all answers of an item", **style(1))
+    product = over_seeds([dict(row) for row in rows], ("parameters",), "product")
+    N, values = [row["parameters"] for row in product], [row["product"] for row in product]
+    share.plot(N, values, linestyle="--", color=plots.INK, label="product by position")
     share.set_ylabel("share right", color=plots.INK)
     loss.set_ylim(0, None)
     for axes in (loss, share):
@@ -103,7 +123,10 @@ def loss_and_score(rows: Rows) -> Any:
 
 
 def bought(rows: Rows, label: str) -> Any:
-    """What attempts buy against all FLOPs: one right of k, and the majority of k; a line for each size, a mark for each k."""
+    """What attempts buy against all FLOPs: one right of k, and the majority of k; a line for each size, a mark for each k.
+
+    Lines are the means over seeds, and faint points the models.
+    """
     figure, panels = plots.new_figure(label, "share of questions right", panels=2)
     for axes, column, title in zip(panels, ("pass", "majority"), ("one of k attempts", "majority of k attempts"), strict=True):
         _lines(axes, rows, column)
@@ -126,6 +149,7 @@ def cost(rows: Rows, label: str) -> Any:
 def _lines(axes: Any, rows: Rows, column: str) -> None:
     """A column against total FLOPs, a line for each size. Losses that are too small to be known by so many items are left out."""
     for i, size in enumerate(sorted({row["parameters"] for row in rows})):
-        mine = [row for row in rows if row["parameters"] == size and row[column] is not None]
-        mine = [row for row in mine if row[column] > 1e-5] if column == "nats" else mine
-        axes.plot([row["total_flops"] for row in mine], [row[column] for row in mine], label=f"N = {size:,}", **style(i))
+        mine = [row for row in rows if row["parameters"] == size]
+        lost = {row["total_flops"] for row in mine if row[column] is None}  # infinite, and so is their mean
+        mine = [row for row in mine if row["total_flops"] not in lost]
+        models(axes, mine, "total_flops", column, 1e-5 if column == "nats" else -np.inf, label=f"N = {size:,}", **style(i))

@@ -64,6 +64,20 @@ def test_every_size_has_its_own_mark():
     assert labels(axes)[-3:] == ["$p^n$", "if items differ", "independent steps, 95 %"]
 
 
+def test_a_yield_of_several_models_is_their_mean_with_a_point_for_each():
+    line = {"p^n": 0.5, "items differ": 0.5, "low": 0.4, "high": 0.6}
+    rows = [line | {"length": n, "measured": value, "p^n": value} for value in (0.2, 0.6) for n in (1, 2)]
+    (axes,) = reliability_plots.yield_curves([("N = 7", rows)]).axes
+    mean, points, power, differ, *_ = axes.lines
+    assert mean.get_xdata().tolist() == power.get_xdata().tolist() == differ.get_xdata().tolist() == [1, 2]
+    assert mean.get_ydata() == pytest.approx([0.4, 0.4])
+    assert power.get_ydata() == pytest.approx([0.4, 0.4])
+    assert points.get_ydata().tolist() == [0.2, 0.2, 0.6, 0.6]
+    assert (points.get_linestyle(), points.get_marker()) == ("None", mean.get_marker())
+    assert labels(axes)[0] == "N = 7"
+    assert len(labels(axes)) == 4
+
+
 def bought(size, attempts, nats):
     return {
         "parameters": size,
@@ -86,6 +100,31 @@ def test_what_attempts_cost_is_a_line_for_each_size_without_losses_that_are_too_
     assert left.lines[0].get_ydata().tolist() == [0.5, 0.5]
     assert right.lines[0].get_ydata().tolist() == [0.4, 0.4]
     assert left.get_title() == "one of k attempts, k = 1, 4"
+
+
+def test_a_mean_of_costs_is_drawn_where_every_model_has_one():
+    rows = [bought(10, 1, 2.0), bought(10, 4, 1e-9), bought(10, 16, None), bought(10, 1, 4.0), bought(10, 4, 1e-2)]
+    rows.append(bought(10, 16, 1.0))
+    line, points = reliability_plots.cost(rows, "FLOPs").axes[0].lines
+    assert line.get_ydata() == pytest.approx([3.0, 5e-3])
+    assert points.get_ydata().tolist() == [2.0, 4.0, 1e-2]
+
+
+def test_each_model_has_a_point_beside_the_line_of_means():
+    rows = [
+        {"parameters": n, "nats_per_answer": loss, "accuracy": 0.9, "exact_match": 0.5 * loss, "product": loss}
+        for n in (10, 100)
+        for loss in (0.2, 0.8)
+    ]
+    loss, share = reliability_plots.loss_and_score(rows).axes
+    line, points = loss.lines
+    assert line.get_ydata() == pytest.approx([0.5, 0.5])
+    assert (points.get_xdata().tolist(), points.get_ydata().tolist()) == ([10, 10, 100, 100], [0.2, 0.8, 0.2, 0.8])
+    assert line.get_linestyle() == "-"
+    assert points.get_linestyle() == "None"
+    assert share.lines[-1].get_ydata() == pytest.approx([0.5, 0.5])  # the product's
+    assert len(share.lines) == 5
+    assert len(labels(share)) == 3
 
 
 def test_loss_and_score_stand_side_by_side_over_the_same_sizes():
