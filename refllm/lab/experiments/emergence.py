@@ -1,8 +1,12 @@
-"""Do abilities emerge? Two tasks at eight sizes: the loss of every answer, and whether all of an item's answers are right.
+"""Do abilities emerge? Two tasks, eight sizes, three seeds: the loss of every answer, and whether all of an item's are right.
 
 Exact match of n answers is about p^n: it stays near nothing while p rises smoothly, and then rises at once (Schaeffer 2023,
 arXiv:2304.15004). Where the loss itself jumps, something else happened. So both are taken from the same models, and each is put
 to the test whether it goes with ln N in a straight line or in a step.
+
+Whether a small model learns a task at all may be luck (Zhao 2025, arXiv:2502.17356). So shapes are those of the means over seeds,
+of the loss and of exact match alike: what is to be expected of a model of that size. As a mean of seeds that jump at different
+sizes is smooth, each seed is put to the test too.
 
 Models are asked enough facts that a yield's distance from the product of its positions is known to some .002.
 """
@@ -21,20 +25,24 @@ from refllm.lab.reliability import passk, reliability_plots, yields
 from refllm.lab.reliability.battery import battery, persistent_share_exact
 from refllm.lab.reliability.line_or_step import FEWEST, line_or_step
 from refllm.lab.running.pool import each
+from refllm.lab.seeds import over_seeds
+from refllm.lab.settings import require_whole_numbers
 
 NAME = "emergence"
 ATTEMPTS = (1, 4, 16, 64, 256)
 DRAWN = (1, 4, 16, 64)  # attempts that are drawn, for majorities
 TASKS = ("addition", "facts")
-SUMMARY = {"sizes": ("task", "parameters", "nats_per_answer", "accuracy", "exact_match", "product", "causes")}
+SUMMARY = {"means": ("task", "parameters", "nats_per_answer", "exact_match", "least", "greatest")}
+AVERAGED = ("nats_per_answer", "accuracy", "product", "sampled_exact_match", "error_rate", "noise", "hard", "missing")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The sizes and how long they learn. The defaults take two minutes on two cores.
+    """The sizes and how long they learn. The defaults take three and a half minutes on two cores.
 
     facts and sums: updates of the models that learn 2,304 facts, and to add numbers of so many digits
     fact_items and items: of eight facts, and sums, by which they are judged
+    seeds: models of each task and size, whose seeds are `seed` and those after it
     """
 
     widths: tuple[int, ...] = (6, 8, 10, 12, 16, 20, 24, 32)
@@ -46,10 +54,14 @@ class Settings:
     fact_items: int = 40_000
     items: int = 2000
     seed: int = 0
+    seeds: int = 3
     executor: str = "processes"
 
+    def __post_init__(self) -> None:
+        require_whole_numbers(self, widths=2, fact_items=2, items=2, seed=0)
 
-QUICK = Settings(widths=(6, 8, 12, 16, 24), facts=800, sums=400, fact_items=10_000, items=1000)
+
+QUICK = Settings(widths=(6, 8, 12, 16, 24), facts=800, sums=400, fact_items=10_000, items=1000, seeds=1)
 
 
 class Job(NamedTuple):
@@ -57,8 +69,14 @@ class Job(NamedTuple):
 
     task: str
     width: int
+    seed: int
     settings: Settings
     folder: str
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        return f"{self.task}-d{self.width}" + (f"-seed{self.seed}" if self.seed else "")
 
 
 def task_of(name: str, settings: Settings) -> tasks.Task:
@@ -67,27 +85,33 @@ def task_of(name: str, settings: Settings) -> tasks.Task:
 
 
 def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
-    """Train every size on both tasks and judge it."""
+    """Train models of every size and seed on both tasks and judge them."""
     s = settings
-    jobs = [(f"{task}-d{d}", Job(task, d, s, str(folder))) for d in reversed(s.widths) for task in ("facts", "addition")]
+    order = [(task, d, s.seed + i) for d in reversed(s.widths) for task in ("facts", "addition") for i in range(s.seeds)]
+    jobs = [Job(*model, s, str(folder)) for model in order]
     rows, curves, bought = [], [], []
-    noises: dict[str, dict[int, Any]] = {task: {} for task in TASKS}
-    for name, found in each(learned, jobs, workers, folder / "models", s.executor):
+    noises: dict[str, dict[tuple[int, int], Any]] = {task: {} for task in TASKS}
+    for name, found in each(learned, [(job.name, job) for job in jobs], workers, folder / "models", s.executor):
         row = found["row"]
         report(f"{name}: {row['nats_per_answer']:.3f} nats an answer, all right in {100 * row['exact_match']:.1f} % of the items")
         rows.append(row)
         curves += found["curve"]
         bought += found["inference"]
-        noises[row["task"]][row["parameters"]] = found["noise"]
+        noises[row["task"]][row["parameters"], row["seed"]] = found["noise"]
     for entries in (rows, curves, bought):
-        entries.sort(key=lambda row: (row["task"], row["parameters"]))
-    cure = inference.cure([[mine[N] for N in sorted(mine)] for mine in noises.values()])
+        entries.sort(key=lambda row: (row["task"], row["parameters"], row["seed"]))
+    cure = inference.cure([[mine[model] for model in sorted(mine)] for mine in noises.values()])
     numbers = {"laws": laws(curves), "shapes": shapes(rows), "cure": cure and cure._asdict()}
-    return {"tables": {"sizes": rows, "yields": curves, "inference": bought}, "numbers": numbers}
+    return {"tables": {"means": means(rows), "sizes": rows, "yields": curves, "inference": bought}, "numbers": numbers}
+
+
+def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The means over seeds at every size, with the least and the greatest exact match."""
+    return over_seeds(rows, ("task", "width", "parameters"), "exact_match", AVERAGED)
 
 
 def laws(curves: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """How far p^n and the product by position are off each task's yields at most, over all sizes and lengths."""
+    """How far p^n and the product by position are off each task's yields at most, over all lengths, sizes and seeds."""
     found = {}
     for task in TASKS:
         mine = [row for row in curves if row["task"] == task]
@@ -98,13 +122,20 @@ def laws(curves: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def shapes(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Whether loss and exact match of each task go with ln N in a line or in a step, where there are sizes enough to tell."""
+    """Whether loss and exact match of each task go with ln N in a line or in a step, where there are sizes enough to tell: their
+    means over seeds, and how many of the seeds alone can only be a step.
+    """
     found: dict[str, dict[str, Any]] = {}
     for task in TASKS:
-        mine = [row for row in rows if row["task"] == task]
-        for metric in ("nats_per_answer", "exact_match") if len(mine) >= FEWEST else ():
-            shape = line_or_step(np.log([row["parameters"] for row in mine]), [row[metric] for row in mine])
-            found[f"{task}: {metric}"] = {"line": shape.line, "step": shape.step, "shape": shape.name}
+        mine = sorted((row for row in rows if row["task"] == task), key=lambda row: row["parameters"])
+        alone = [[row for row in mine if row["seed"] == seed] for seed in sorted({row["seed"] for row in mine})]
+        for metric in ("nats_per_answer", "exact_match") if alone and len(alone[0]) >= FEWEST else ():
+            shape, *seeds = (
+                line_or_step(np.log([row["parameters"] for row in part]), [row[metric] for row in part])
+                for part in (over_seeds(mine, ("parameters",), metric), *alone)
+            )
+            told = {"line": shape.line, "step": shape.step, "shape": shape.name}
+            found[f"{task}: {metric}"] = told | {"seeds": len(seeds), "jumps": sum(seed.name == "a step" for seed in seeds)}
     return found
 
 
@@ -112,20 +143,21 @@ def learned(job: Job) -> Result:
     """Train one model, keep its outcomes beside the results, and judge them."""
     s, task, facts = job.settings, task_of(job.task, job.settings), job.task == "facts"
     steps, batch, items = (s.facts, s.facts_batch, s.fact_items) if facts else (s.sums, s.sums_batch, s.items)
-    trained = train(task, Recipe(job.width, steps=steps, batch=batch, seed=s.seed))
+    trained = train(task, Recipe(job.width, steps=steps, batch=batch, seed=job.seed))
     found = outcomes(task, trained, items)
     place = Path(job.folder) / "outcomes"
     place.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(place / f"{job.task}-d{job.width}.npz", **found._asdict())
+    np.savez_compressed(place / f"{job.name}.npz", **found._asdict())
     about = {
         "task": job.task,
         "width": job.width,
+        "seed": job.seed,
         "parameters": trained.parameters.total,
         "training_flops": trained.training_flops,
     }
     curve, p = yields.curve(found.right, permutations=200), found.item_probability()
     row = about | {"flops_per_token": trained.flops_per_token, "items": items} | judged(found, curve)
-    asked = inference.samples(task, trained, inference.ASKED, max(DRAWN), s.seed)
+    asked = inference.samples(task, trained, inference.ASKED, max(DRAWN), s.seed)  # the same questions for all
     return {
         "row": row,
         "curve": [about | entry for entry in curve_rows(curve)],
@@ -167,7 +199,9 @@ def curve_rows(curve: yields.YieldCurve) -> list[dict[str, Any]]:
 
 
 def figures(result: Result) -> dict[str, Any]:
-    """Loss, accuracy and exact match against N for each task; yields against length; what attempts buy against FLOPs."""
+    """Loss, accuracy and exact match against N for each task; yields against length; what attempts buy against FLOPs. Lines go
+    through the means over seeds.
+    """
     found = {}
     for task in TASKS:
         sizes, curves, bought = (

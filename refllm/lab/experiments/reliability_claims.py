@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from refllm.lab.reliability.trend import trend
 from refllm.lab.reliability.yields import largest
+from refllm.lab.seeds import over_seeds
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding, within
 
 Results = Mapping[str, Any]
@@ -13,6 +16,7 @@ TASKS = ("facts", "addition")
 NEAR = 0.05  # p^n is the law of a yield within so much
 HALF = 0.5  # a cause of errors is cured where less than so much of it is left
 LEAST = 0.01  # of all answers: less of a cause is none
+CAUSES = {"A": "noise", "B": "hard", "C": "missing"}
 
 
 def table(results: Results, name: str, task: str) -> Rows:
@@ -22,9 +26,9 @@ def table(results: Results, name: str, task: str) -> Rows:
 
 
 def judge_yield(results: Results) -> Finding:
-    """Claim 6. p^n is laid beside the exact match of facts, whose steps are alike, at every size and length. The interval is that
-    of the largest distance, and allows for it being the largest of many. The claim holds where all of it is below NEAR, and fails
-    where all is above. Sums, whose steps are not alike, and the product by position are told beside it.
+    """Claim 6. p^n is laid beside the exact match of facts, whose steps are alike, of every model at every length. The interval
+    is that of the largest distance of all, and allows for it being the largest of many. The claim holds where all of it is below
+    NEAR, and fails where all is above. Sums, whose steps are not alike, and the product by position are told beside it.
     """
     rows = [row for row in table(results, "yields", "facts") if 0.005 < row["measured"] < 0.995]
     if not rows:
@@ -33,8 +37,9 @@ def judge_yield(results: Results) -> Finding:
     value, low, high = off(results, "facts", "p^n")
     said = {(task, law): off(results, task, law)[0] for task in TASKS for law in ("p^n", "product")}
     why = (
-        f"At length {worst['length']} and N = {worst['parameters']:,}: {worst['measured']:.3f} measured, p^n {worst['p^n']:.3f}; "
-        f"over all lengths and sizes the product by position is off by {said['facts', 'product']:.4f} at most. In sums, where "
+        f"At length {worst['length']} and N = {worst['parameters']:,}, seed {worst['seed']}: "
+        f"{worst['measured']:.3f} measured, p^n {worst['p^n']:.3f}; "
+        f"over all lengths and models the product by position is off by {said['facts', 'product']:.4f} at most. In sums, where "
         f"steps are not alike, p^n is off by {said['addition', 'p^n']:.3f}, the product by {said['addition', 'product']:.4f}."
     )
     return Finding(value, low, high, "off p^n at most", within(value, low, high, 0, NEAR), why)
@@ -49,7 +54,10 @@ def off(results: Results, task: str, law: str) -> tuple[float, float, float]:
 def judge_emergence(results: Results) -> Finding:
     """Claim 7. The mirage is a score that does not go straight with ln N over a loss that does not jump: it holds where, in each
     task, a step of the loss and a line of exact match are rejected, and fails where a loss can only be a step. Each is a test
-    whose 5 % of error is simulated. The value is the larger of both losses' chances to be a step.
+    whose 5 % of error is simulated. Both are arithmetic means over seeds, what is to be expected of a model of that size, of the
+    same quantities and by the same weights, so that seeds smooth the one as much as the other. A mean of seeds that jump at
+    different sizes does not jump, and it is undecidable where the mirage holds only in the mean: where some seed's loss alone can
+    only be a step. The value is the larger of both losses' chances to be a step.
     """
     shapes, verdicts, said, chances = results["emergence"]["numbers"]["shapes"], [], [], []
     for task in TASKS:
@@ -61,13 +69,13 @@ def judge_emergence(results: Results) -> Finding:
             f"{name} {found['shape']} (p of a line {found['line']:.3f}, of a step {found['step']:.3f})"
             for name, found in (("loss", loss), ("exact match", score))
         )
-        said.append(f"{task}: {told}")
-        if max(row["exact_match"] for row in table(results, "sizes", task)) < 0.5:
+        said.append(f"{task}: {told}, alone the loss of {loss['jumps']} of {loss['seeds']} seeds a step")
+        if max(row["exact_match"] for row in table(results, "means", task)) < 0.5:
             verdicts.append(UNDECIDABLE)
             said.append("no size masters it")
         else:
             mirage = loss["shape"] in ("a line", "neither") and score["shape"] in ("a step", "neither")
-            verdicts.append(FAILS if loss["shape"] == "a step" else HOLDS if mirage else UNDECIDABLE)
+            verdicts.append(FAILS if loss["shape"] == "a step" else HOLDS if mirage and not loss["jumps"] else UNDECIDABLE)
     return Finding(max(chances), None, None, "p of a loss's step", together(verdicts), f"Over ln N, {'; '.join(said)}.")
 
 
@@ -78,28 +86,39 @@ def together(verdicts: list[str]) -> str:
 
 def judge_causes(results: Results) -> Finding:
     """Claim 8. The battery shares out each model's errors to A, B and C. Scale leaves noise where A's share rises with N in each
-    task, by a rank correlation, and is most of the errors of the largest model. The claim fails where it falls in one.
+    task, by a rank correlation over all models that err, and is most of the errors at the largest size, in the mean over seeds.
+    The claim fails where it falls in one.
     """
     verdicts, said, rises = [], [], []
     for task in TASKS:
         rows = [row for row in table(results, "sizes", task) if row["noise"] + row["hard"] + row["missing"] > 0]
-        if len(rows) < 2:
+        if len({row["parameters"] for row in rows}) < 2:
             raise ValueError(f"fewer than two sizes err in {task}, so that no trend can be seen; take smaller ones.")
-        shares = [row["noise"] for row in rows]
-        found = trend([row["parameters"] for row in rows], shares).verdict(rising=True)
-        verdicts.append(UNDECIDABLE if found == HOLDS and shares[-1] <= HALF else found)
-        rises.append(shares[-1] - shares[0])
-        causes = " ".join(row["causes"] or "none" for row in rows)
-        said.append(f"{task} A {shares[0]:.2f} to {shares[-1]:.2f}, causes by rising N: {causes}")
-    return Finding(min(rises), None, None, "rise of A's share", together(verdicts), f"{'; '.join(said)}.")
+        found = trend([row["parameters"] for row in rows], [row["noise"] for row in rows])
+        shares = [[float(np.mean([row[cause] for row in size])) for size in ends(rows)] for cause in CAUSES.values()]
+        first, last = shares[0]
+        verdict = found.verdict(rising=True)
+        verdicts.append(UNDECIDABLE if verdict == HOLDS and last <= HALF else verdict)
+        rises.append(last - first)
+        told = ", ".join(f"{letter} {low:.2f} to {high:.2f}" for letter, (low, high) in zip(CAUSES, shares, strict=True))
+        said.append(f"{task} {told} (τ of A {found.tau:.2f}, {len(rows)} models)")
+    why = f"Shares at the smallest and the largest size that errs: {'; '.join(said)}."
+    return Finding(min(rises), None, None, "rise of A's share", together(verdicts), why)
+
+
+def ends(rows: Rows) -> tuple[Rows, Rows]:
+    """The models of the smallest and of the largest size."""
+    sizes = [row["parameters"] for row in rows]
+    least, most = ([row for row in rows if row["parameters"] == size] for size in (min(sizes), max(sizes)))
+    return least, most
 
 
 def judge_cures(results: Results) -> Finding:
     """Claim 9, in three parts, each of which must hold. More samples cure A and nothing else: a majority wins back 0.8 to 1.2 of
-    what noise costs, which is how much more often the likeliest answer is right than a drawn one; the interval is that of the
-    questions. More training cures A and B: their errors, as a share of all answers, are fewer than HALF as many in the largest
-    model as in the smallest, in each task. It does not cure C: C's are not, in any task. A task whose smallest model has less
-    than LEAST of a cause says nothing of it.
+    what noise costs, which is how much more often the likeliest answer is right than a drawn one; all models are asked the same
+    questions, and the interval is that of the questions. More training cures A and B: their errors, as a share of all answers
+    and in the mean over seeds, are fewer than HALF as many at the largest size as at the smallest, in each task. It does not cure
+    C: C's are not, in any task. A task whose smallest size has less than LEAST of a cause says nothing of it.
     """
     cure = results["emergence"]["numbers"]["cure"]
     if cure is None:
@@ -108,9 +127,11 @@ def judge_cures(results: Results) -> Finding:
     cured: dict[str, list[str]] = {"A and B": [], "C": []}
     said = []
     for task in TASKS:
-        first, *_, last = table(results, "sizes", task)
+        sizes = ends(table(results, "sizes", task))
         for name, causes in (("A and B", ("noise", "hard")), ("C", ("missing",))):
-            before, after = (row["error_rate"] * sum(row[cause] for cause in causes) for row in (first, last))
+            before, after = (
+                float(np.mean([row["error_rate"] * sum(row[cause] for cause in causes) for row in size])) for size in sizes
+            )
             if before >= LEAST:
                 cured[name].append(HOLDS if after < HALF * before else FAILS)
             said.append(f"{task} {name} {before:.3f} to {after:.3f}")
@@ -121,7 +142,7 @@ def judge_cures(results: Results) -> Finding:
     beyond = max(row["majority"] - row["greedy"] for row in bought if row["attempts"] == most)
     why = (
         f"A majority of {most} wins back {100 * cure['share']:.0f} % of what noise costs, and is right {100 * beyond:.0f} points "
-        f"more often than greedy at best. Errors of all answers from the smallest to the largest model: {', '.join(said)}. "
+        f"more often than greedy at best. Errors of all answers from the smallest to the largest size: {', '.join(said)}. "
         f"{larger_or_more(results)}"
     )
     verdict = together([noise, training, lasting])
@@ -129,10 +150,12 @@ def judge_cures(results: Results) -> Finding:
 
 
 def larger_or_more(results: Results) -> str:
-    """At equal total FLOPs, how often a larger model asked less beats a smaller one asked more, both by majority."""
+    """At equal total FLOPs, how often a larger model asked less is as good as a smaller one asked more, both by majority and in
+    the mean over seeds.
+    """
     wins, pairs = 0, 0
     for task in TASKS:
-        rows = table(results, "inference", task)
+        rows = over_seeds(table(results, "inference", task), ("parameters", "attempts", "total_flops"), "majority")
         for row in rows:
             larger = [r for r in rows if r["parameters"] > row["parameters"] and r["total_flops"] <= row["total_flops"]]
             if larger:
@@ -145,7 +168,8 @@ CLAIMS = (
     Claim(
         6,
         "99.9 % per token over 1,000 tokens is 36.8 %; 99.99 % is 90 %.",
-        f"p^n ({0.999**1000:.3f}, {0.9999**1000:.3f}); holds if exact match of facts is within {NEAR:g} of it at every length",
+        f"p^n ({0.999**1000:.3f}, {0.9999**1000:.3f}); holds if exact match of facts is within {NEAR:g} of it at every length, "
+        "size and seed",
         "exact match ≈ p^n: Schaeffer 2023",
         ("emergence",),
         judge_yield,
@@ -153,8 +177,8 @@ CLAIMS = (
     Claim(
         7,
         "Abilities emerge with scale; or: sharp metrics over smooth losses.",
-        "simulated p of a line and of a step over ln N; the mirage holds if a step of every loss and a line of every exact match "
-        "have p ≤ .05, and fails if of a loss only the line has",
+        "simulated p of a line and of a step over ln N, of seeds' means; the mirage holds if a step of every loss and a line of "
+        "every exact match have p ≤ .05 and no seed's loss jumps, and fails if of a loss only the line has",
         "> 92 % of BIG-Bench's emergent tasks are scored by multiple choice or exact match: Schaeffer 2023",
         ("emergence",),
         judge_emergence,
@@ -162,7 +186,8 @@ CLAIMS = (
     Claim(
         8,
         "Errors are random noise (A), hard steps (B) or missing skills (C), and scale leaves noise.",
-        "A's share of the errors by the battery; holds if it rises with N in each task (Kendall, 5 %) to more than half",
+        "A's share of the errors by the battery; holds if it rises with N in each task (Kendall over all models, 5 %) to more "
+        "than half",
         "",
         ("emergence",),
         judge_causes,

@@ -1,28 +1,45 @@
 """Smooth losses and sharp scores."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from refllm.lab.experiment import conduct
 from refllm.lab.experiments import emergence
 from refllm.lab.materials.tasks import Outcomes
+from refllm.lab.reliability.line_or_step import line_or_step
 from refllm.lab.reliability.yields import curve
 
-TINY = emergence.Settings(widths=(4, 8), facts=10, facts_batch=4, sums=10, sums_batch=4, digits=2, fact_items=90, items=60)
+TINY = emergence.Settings(
+    widths=(4, 8), facts=10, facts_batch=4, sums=10, sums_batch=4, digits=2, fact_items=90, items=60, seeds=2
+)
 
 
-def test_both_tasks_are_learned_at_every_size_and_outcomes_are_kept(tmp_path):
+def test_both_tasks_are_learned_at_every_size_and_seed_and_outcomes_are_kept(tmp_path):
     result = conduct(emergence, TINY, tmp_path, report=lambda line: None)
     rows = result["tables"]["sizes"]
-    assert [(row["task"], row["width"]) for row in rows] == [("addition", 4), ("addition", 8), ("facts", 4), ("facts", 8)]
+    sizes = [("addition", 4), ("addition", 8), ("facts", 4), ("facts", 8)]
+    assert [(row["task"], row["width"], row["seed"]) for row in rows] == [(*size, seed) for size in sizes for seed in (0, 1)]
+    assert len({row["nats_per_answer"] for row in rows}) == 8
+    for table, times in (("yields", (3, 8)), ("inference", (4, 4))):
+        models = [(row["task"], row["width"], row["seed"]) for row in result["tables"][table]]
+        assert models == [(t, d, seed) for t, d in sizes for seed in (0, 1) for _ in range(times[t == "facts"])]
     for row in rows:
-        kept = np.load(tmp_path / "emergence" / "outcomes" / f"{row['task']}-d{row['width']}.npz")
+        suffix = {0: "", 1: "-seed1"}[row["seed"]]
+        kept = np.load(tmp_path / "emergence" / "outcomes" / f"{row['task']}-d{row['width']}{suffix}.npz")
         assert row["accuracy"] == pytest.approx(kept["right"].mean())
         assert row["nats_per_answer"] == pytest.approx(-np.log(kept["probability"]).mean())
         assert row["sampled_exact_match"] == pytest.approx(kept["probability"].prod(axis=1).mean())
     assert {row["length"] for row in result["tables"]["yields"] if row["task"] == "addition"} == {1, 2, 3}
     numbers = result["numbers"]
     assert set(numbers["laws"]) == {f"{task}: {law}" for task in ("facts", "addition") for law in ("p^n", "product")}
+    means = result["tables"]["means"]
+    assert [(row["task"], row["width"]) for row in means] == sizes
+    for i, row in enumerate(means):
+        for name in ("exact_match", *emergence.AVERAGED):
+            assert row[name] == pytest.approx(np.mean([model[name] for model in rows[2 * i : 2 * i + 2]]))
+        assert row.keys() >= set(emergence.SUMMARY["means"])
     facts = [row for row in result["tables"]["yields"] if row["task"] == "facts"]
     assert numbers["laws"]["facts: p^n"]["value"] == max(abs(row["measured"] - row["p^n"]) for row in facts)
     assert numbers["shapes"] == {}  # two sizes have none
@@ -41,16 +58,67 @@ def test_both_tasks_are_learned_at_every_size_and_outcomes_are_kept(tmp_path):
     }
 
 
-def test_shapes_are_told_of_each_task_and_metric():
-    rows = [
-        {"task": task, "parameters": n, "nats_per_answer": 2 - 0.4 * i - 0.02 * (i % 2), "exact_match": float(i > 2)}
-        for task in ("facts", "addition")
-        for i, n in enumerate((1e3, 2e3, 4e3, 8e3, 16e3))
+@pytest.fixture
+def here(monkeypatch):
+    """Models are trained in this process, one after another."""
+    monkeypatch.setattr(emergence, "each", lambda function, jobs, *_: ((name, function(job)) for name, job in jobs))
+
+
+def test_the_least_seed_is_the_setting_and_each_model_has_a_name_of_its_own(tmp_path, here):
+    result = emergence.run(dataclasses.replace(TINY, widths=(4,), seed=1), tmp_path, 1, lambda line: None)
+    assert [row["seed"] for row in result["tables"]["sizes"]] == [1, 2, 1, 2]
+    names = {path.stem for path in (tmp_path / "outcomes").iterdir()}
+    assert names == {f"{task}-d4-seed{seed}" for task in emergence.TASKS for seed in (1, 2)}
+
+
+@pytest.mark.parametrize("changed", [{"seeds": 0}, {"widths": (1, 4)}, {"fact_items": 1}, {"items": 1}, {"seed": -1}])
+def test_settings_that_make_no_models_or_judge_none_are_refused(changed):
+    with pytest.raises(ValueError, match=next(iter(changed))):
+        dataclasses.replace(TINY, **changed)
+
+
+def models(losses):
+    """Rows of models of facts, given the losses of each seed, and of sums alike."""
+    return [
+        {"task": task, "parameters": 1000 * 2**i, "seed": seed, "nats_per_answer": loss, "exact_match": float(i > 2)}
+        for task in emergence.TASKS
+        for seed, values in enumerate(losses)
+        for i, loss in enumerate(values)
     ]
+
+
+def test_shapes_are_told_of_each_task_and_metric():
+    rows = models([[2 - 0.4 * i - 0.02 * (i % 2) for i in range(5)]])
     found = emergence.shapes(rows)
     assert [found[f"facts: {metric}"]["shape"] for metric in ("nats_per_answer", "exact_match")] == ["a line", "a step"]
+    assert [found[f"facts: {metric}"]["jumps"] for metric in ("nats_per_answer", "exact_match")] == [0, 1]
     assert len(found) == 4
-    assert emergence.shapes(rows[:4]) == {}
+    assert emergence.shapes([row for row in rows if row["parameters"] < 16000]) == {}
+    assert emergence.shapes([]) == {}
+
+
+def test_seeds_that_jump_at_different_sizes_jump_alone_and_not_in_the_mean():
+    jumps = [[2.0 + 0.01 * (i % 2) if i < place else 0.01 * (i % 3) for i in range(8)] for place in (2, 4, 6)]
+    found = emergence.shapes(models(jumps)[::-1])["facts: nats_per_answer"]
+    assert (found["seeds"], found["jumps"]) == (3, 3)
+    assert found["shape"] == "a line"
+    mean = line_or_step(np.log(1000.0 * 2 ** np.arange(8)), np.mean(jumps, axis=0))
+    assert (found["line"], found["step"]) == pytest.approx((mean.line, mean.step))
+
+
+def test_all_models_of_a_task_are_asked_the_same_questions_and_judged_together(tmp_path, here, monkeypatch):
+    groups, asked = [], []
+    monkeypatch.setattr(emergence.inference, "cure", groups.extend)
+    samples = emergence.inference.samples
+
+    def listened(task, *others):  # the model, and how it is asked
+        asked.append((task.name, *others[1:]))
+        return samples(task, *others)
+
+    monkeypatch.setattr(emergence.inference, "samples", listened)
+    emergence.run(dataclasses.replace(TINY, widths=(4,)), tmp_path, 1, lambda line: None)
+    assert [len(group) for group in groups] == [2, 2]
+    assert len(set(asked)) == 2
 
 
 def test_how_far_laws_are_off_counts_every_size_and_length():
