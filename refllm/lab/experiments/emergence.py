@@ -38,7 +38,7 @@ AVERAGED = ("nats_per_answer", "accuracy", "product", "sampled_exact_match", "er
 
 @dataclass(frozen=True)
 class Settings:
-    """The sizes and how long they learn. The defaults take three and a half minutes on two cores.
+    """The sizes and how long they learn. The defaults take three minutes on two cores.
 
     facts and sums: updates of the models that learn 2,304 facts, and to add numbers of so many digits
     fact_items and items: of eight facts, and sums, by which they are judged

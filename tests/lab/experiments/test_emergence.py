@@ -106,6 +106,13 @@ def test_seeds_that_jump_at_different_sizes_jump_alone_and_not_in_the_mean():
     assert (found["line"], found["step"]) == pytest.approx((mean.line, mean.step))
 
 
+def test_a_seed_whose_loss_is_neither_a_line_nor_a_step_does_not_jump():
+    neither = [2.0, 2.0, 1.75, 1.5, 1.25, 0.0, 0.0, 0.0]
+    x = np.log(1000.0 * 2 ** np.arange(8))
+    assert line_or_step(x, neither).name == "neither"
+    assert emergence.shapes(models([neither]))["facts: nats_per_answer"]["jumps"] == 0
+
+
 def test_all_models_of_a_task_are_asked_the_same_questions_and_judged_together(tmp_path, here, monkeypatch):
     groups, asked = [], []
     monkeypatch.setattr(emergence.inference, "cure", groups.extend)
