@@ -31,7 +31,7 @@ MARGIN = 0.05  # of success about the product of steps, within which they count 
 
 @dataclass(frozen=True)
 class Settings:
-    """The defaults take half a minute on two cores.
+    """The defaults take three quarters of a minute on two cores.
 
     updates: how long each model learns, from often wrong to seldom    width, batch: of the models and their training
     steps: of a task    items: tasks    tries: calls of one step, or runs of one task, at most

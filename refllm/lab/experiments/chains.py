@@ -29,7 +29,7 @@ TASKS = ("counting", "running sum")
 
 @dataclass(frozen=True)
 class Settings:
-    """The sizes, the lengths, and how long the models learn. The defaults take four minutes on two cores.
+    """The sizes, the lengths, and how long the models learn. The defaults take four to five minutes on two cores.
 
     counts, sums: lengths of rows to count in and to sum, up to where accuracy has fallen    seeds: models of each size and length
     steps: updates of `batch` rows each

@@ -7,7 +7,7 @@ later token attends:
     bytes = 2 · layers · key/value heads · d_head · positions · bytes of a number
 
 Times are of this machine with one BLAS thread, each the median of several tries, with the fastest and the slowest; beside them
-stands the least that the machine's speed allows (`refllm.bench.floor`).
+stands what the machine's memory and arithmetic take (`refllm.bench.floor`), below which a model comes that fits a cache.
 """
 
 import statistics
@@ -152,7 +152,7 @@ def timed(model: Model, tokens: np.ndarray, written: int, now: Callable[[], floa
 
 
 def row(model: Model, length: int, times: Times, written: int) -> dict[str, Any]:
-    """Milliseconds per token at one length: median, fastest, slowest, and the least possible."""
+    """Milliseconds per token at one length: median, fastest, slowest, and the roofline's."""
     found: dict[str, Any] = {"length": length}
     for name, tries in times._asdict().items():
         found |= {f"{name}_ms": 1e3 * statistics.median(tries), f"{name}_low_ms": 1e3 * min(tries)}
@@ -192,7 +192,7 @@ def figures(result: Result) -> dict[str, Any]:
         times.fill_between(n, low, high, color=color, alpha=0.15, linewidth=0)
         times.plot(n, [row[f"{name}_ms"] for row in rows], marker=plots.MARKERS[i], markersize=4, color=color, label=label)
         least = {"linestyle": "--", "linewidth": 1, "marker": plots.MARKERS[i], "markersize": 3, "color": color}
-        times.plot(n, [row[f"{name}_floor_ms"] for row in rows], label=f"{label}, least possible", **least)
+        times.plot(n, [row[f"{name}_floor_ms"] for row in rows], label=f"{label}, by the roofline", **least)
     kept = result["tables"]["bytes"]
     for i, (name, label) in enumerate((("cache_bytes", "full attention"), ("windowed_bytes", "sliding window"))):
         if name in kept[0]:

@@ -47,7 +47,7 @@ TEXTS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """The defaults take ten seconds on two cores.
+    """The defaults take a few seconds.
 
     tokenizers: bytes, characters, words, bpe-N (N tokens, learned from the text), or files and folders with a tokenizer
     text: what BPE learns from, a file or a folder; "" for Python's standard library    n_bytes: of it, at most
