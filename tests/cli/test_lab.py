@@ -1,9 +1,13 @@
 """The laboratory's commands."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
+
+from refllm.cli.lab.experiments import show
 
 TINY = ["widths=4,8", "steps=24", "batch=2", "context=16", "tuned=4,8", "tuning_steps=8", "snapshots=3", "windows=8", "seeds=1"]
 
@@ -92,3 +96,10 @@ def test_claims_are_judged_on_what_is_there_and_what_is_missing_is_run(refllm, t
     assert "| 4 | If a curve bends, it bends smoothly. |" in page
     refllm("lab", "claims", "--only", "one").refused("--only 'one' must be numbers of claims")
     refllm("lab", "claims", "--only", "99").refused("there is no claim 99")
+
+
+def test_numbers_that_are_several_stand_in_lines_of_their_own(capsys):
+    numbers = {"rate": 0.5, "rates": {"12": 0.1, "24": 0.2}, "shapes": {"sums: loss": {"line": 0.01}, "facts": {"line": 1}}}
+    show({"tables": {}, "numbers": numbers}, {}, Path("somewhere"), Console(width=80))
+    *said, _ = capsys.readouterr().out.splitlines()
+    assert said == ["rate: 0.5", "rates: 12 0.1, 24 0.2", "shapes, sums: loss: line 0.01", "shapes, facts: line 1"]

@@ -102,5 +102,12 @@ def show(result: dict[str, Any], summary: dict[str, tuple[str, ...]], place: Pat
             table.add_row(*(number(row.get(column)) for column in columns))
         console.print(table)
     for name, value in result.get("numbers", {}).items():
-        console.print(f"{name.replace('_', ' ')}: {number(value)}")
+        named = {name: value} if not holds_mappings(value) else {f"{name}, {key}": entry for key, entry in value.items()}
+        for said, entry in named.items():
+            console.print(f"{said.replace('_', ' ')}: {number(entry)}")
     console.print(f"Everything lies in {place}.", style="dim")
+
+
+def holds_mappings(value: Any) -> bool:
+    """Whether a number is really several, each with a name of its own."""
+    return isinstance(value, dict) and all(isinstance(entry, dict) for entry in value.values())

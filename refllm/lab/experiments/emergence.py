@@ -202,12 +202,16 @@ def figures(result: Result) -> dict[str, Any]:
     """Loss, accuracy and exact match against N for each task; yields against length; what attempts buy against FLOPs. Lines go
     through the means over seeds.
     """
-    found = {}
+    found, judged_shapes = {}, result["numbers"]["shapes"]
     for task in TASKS:
         sizes, curves, bought = (
             [row for row in result["tables"][name] if row["task"] == task] for name in ("sizes", "yields", "inference")
         )
-        found[task] = reliability_plots.loss_and_score(sizes)
+        titles = []
+        for name, metric in (("loss", "nats_per_answer"), ("exact match", "exact_match")):
+            shape = judged_shapes.get(f"{task}: {metric}")
+            titles.append(f"{name}: {shape['shape']} over ln N" if shape else "")
+        found[task] = reliability_plots.loss_and_score(sizes, titles)
         by_size = {n: [row for row in curves if row["parameters"] == n] for n in sorted({row["parameters"] for row in curves})}
         found[f"{task}_yield"] = reliability_plots.yield_curves([(f"N = {n:,}", mine) for n, mine in by_size.items()])
         label = f"FLOPs of training and {inference.QUESTIONS:,} questions"

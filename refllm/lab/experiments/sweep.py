@@ -29,7 +29,7 @@ from refllm.models import accounting, architecture
 from refllm.training.config import TrainingConfig
 
 NAME = "sweep"
-SUMMARY = {"ends": ("width", "seed", "parameters", "tokens", "flops", "learning_rate", "loss", "unit")}
+SUMMARY = {"ends": ("width", "seed", "parameters", "tokens", "flops", "learning_rate", "loss")}
 CALLS = 8e7  # FLOPs in the time that a step needs beside them: 1.3 ms at 60 GFLOP/s (measured, one core of an AMD EPYC)
 
 
@@ -87,7 +87,11 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
         report(f"{name}: {last['parameters']:,} parameters, {last['tokens']:,} characters, loss {last['loss']:.4f} {UNIT}")
         rows += found["rows"]
     rows.sort(key=lambda row: (row["parameters"], row["seed"], row["tokens"]))
-    numbers = {"rates": dict(zip(map(str, settings.tuned), tuning.best, strict=True)), "rate_exponent": tuning.exponent}
+    numbers = {
+        "unit_of_loss": UNIT,
+        "rates": dict(zip(map(str, settings.tuned), tuning.best, strict=True)),
+        "rate_exponent": tuning.exponent,
+    }
     ends = [row for row in rows if row["tokens"] == settings.steps * settings.batch * settings.context]
     return {"tables": {"runs": rows, "ends": ends, "tuning": tuning.rows}, "numbers": numbers}
 

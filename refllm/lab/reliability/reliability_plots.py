@@ -103,9 +103,9 @@ def causes(tests: Battery, found: Concentration | None) -> Any:
     return figure
 
 
-def loss_and_score(rows: Rows) -> Any:
+def loss_and_score(rows: Rows, shapes: Sequence[str] = ("", "")) -> Any:
     """The loss of every answer, and beside it the share right of every answer and of all of an item's, against N: a point for
-    each model, and lines through the means over seeds.
+    each model, and lines through the means over seeds. shapes: of the loss and of exact match, to stand above them
     """
     figure, (loss, share) = plots.new_figure(plots.LABELS["parameters"], "nats per answer", panels=2)
     models(loss, rows, "parameters", "nats_per_answer", **style(0))
@@ -116,8 +116,9 @@ def loss_and_score(rows: Rows) -> Any:
     share.plot(N, values, linestyle="--", color=plots.INK, label="product by position")
     share.set_ylabel("share right", color=plots.INK)
     loss.set_ylim(0, None)
-    for axes in (loss, share):
+    for axes, title in zip((loss, share), shapes, strict=True):
         plots.logarithmic(axes, y=False)
+        axes.set_title(title, fontsize=10, color=plots.INK)
     plots.legend(share)
     return figure
 

@@ -129,7 +129,8 @@ def test_each_model_has_a_point_beside_the_line_of_means():
 
 def test_loss_and_score_stand_side_by_side_over_the_same_sizes():
     rows = [{"parameters": n, "nats_per_answer": 1 / n, "accuracy": 0.9, "exact_match": 0.5, "product": 0.4} for n in (10, 100)]
-    loss, share = reliability_plots.loss_and_score(rows).axes
+    loss, share = reliability_plots.loss_and_score(rows, ["loss: a line", "exact match: a step"]).axes
+    assert (loss.get_title(), share.get_title()) == ("loss: a line", "exact match: a step")
     assert loss.lines[0].get_ydata().tolist() == [0.1, 0.01]
     assert [line.get_ydata()[0] for line in share.lines] == [0.9, 0.5, 0.4]
     assert {axes.get_xscale() for axes in (loss, share)} == {"log"}
