@@ -2,7 +2,7 @@
 
 FOLDER/NAME/settings.json    what was asked for
             results.json     every number that was found
-            TABLE.csv        the same tables for a spreadsheet
+            TABLE.csv        the same tables for a spreadsheet, and numbers.csv what stands in none
             FIGURE.png .svg  drawn where matplotlib is installed
 """
 
@@ -13,7 +13,7 @@ import io
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,6 +61,8 @@ def conduct(
     write_atomically(place / "results.json", _json(result))
     for name, rows in result.get("tables", {}).items():
         write_atomically(place / f"{name}.csv", csv_text(rows).encode())
+    if numbers := list(flat(result.get("numbers", {}))):
+        write_atomically(place / "numbers.csv", csv_text([{"name": name, "value": value} for name, value in numbers]).encode())
     draw(experiment, result, place)
     return result
 
@@ -93,6 +95,15 @@ def save(figures: Mapping[str, Any], place: Path) -> list[Path]:
             paths.append(place / f"{name}.{kind}")
             figure.savefig(paths[-1])
     return paths
+
+
+def flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every single value within mappings and lists, by the names and places that lead to it, with dots between."""
+    if not isinstance(values, Mapping | list):
+        yield name, values
+        return
+    for key, value in values.items() if isinstance(values, Mapping) else enumerate(values):
+        yield from flat(value, f"{name}.{key}" if name else str(key))
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from refllm.lab.experiment import conduct, csv_text
+from refllm.lab.experiment import conduct, csv_text, flat
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,14 @@ def test_tables_are_csv_too_and_figures_drawn(tmp_path):
     assert json.loads((place / "settings.json").read_text()) == {"sizes": [1, 2]}
     assert (place / "squares.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (place / "squares.svg").read_text()
+
+
+def test_numbers_outside_of_tables_are_csv_too(tmp_path):
+    experiment = counting()
+    conduct(experiment, Settings(), tmp_path, report=silent)
+    lines = (tmp_path / "counting" / "numbers.csv").read_text().splitlines()
+    assert lines == ["name,value", "runs,1", "all.0,0", "all.1,1"]
+    assert list(flat({"a": {"b": [1, {"c": "x"}]}, "d": None})) == [("a.b.0", 1), ("a.b.1.c", "x"), ("d", None)]
 
 
 def test_a_result_that_is_no_number_is_an_error_not_a_file(tmp_path):
