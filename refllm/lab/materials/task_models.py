@@ -37,20 +37,25 @@ class Trained(NamedTuple):
 
 
 def training_of(recipe: Recipe, context: int) -> TrainingConfig:
-    """Constant rate, then down to zero over the last third."""
+    """How a model of the recipe's width learns."""
     r = recipe
+    return falling(min(1e-2, r.rate * math.sqrt(64 / r.width)), r.steps, r.batch, context, r.seed)
+
+
+def falling(rate: float, steps: int, batch: int, context: int, seed: int) -> TrainingConfig:
+    """AdamW at a constant rate that falls to a fiftieth over the last third, without decay."""
     return TrainingConfig(
         context=context,
-        batch=r.batch,
-        steps=r.steps,
-        learning_rate=min(1e-2, r.rate * math.sqrt(64 / r.width)),
+        batch=batch,
+        steps=steps,
+        learning_rate=rate,
         schedule="wsd",
-        warmup_steps=min(50, r.steps // 4),
-        decay_steps=max(1, r.steps // 3),
+        warmup_steps=min(50, steps // 4),
+        decay_steps=max(1, steps // 3),
         final_fraction=0.02,
         beta2=0.98,
         weight_decay=0.0,
-        seed=r.seed,
+        seed=seed,
     )
 
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from refllm.array_api import generator, load
 from refllm.lab.materials import toy_language
+from refllm.lab.materials.task_models import falling
 from refllm.lab.materials.toy_language import LETTERS, V
 from refllm.lab.running.learn import Batch, learn
 from refllm.models import architecture
 from refllm.models.model import Model
 from refllm.tokenizer.tokenizer import AddedToken, Tokenizer
 from refllm.tokenizer.word_piece import WordPiece
-from refllm.training.config import TrainingConfig
 from refllm.training.masking import Masking, hide
 
 BEGIN, MASK = V, V + 1  # special tokens; the letters are 0 … V − 1
@@ -31,23 +31,6 @@ class Recipe(NamedTuple):
     batch: int
     rate: float
     seed: int
-
-
-def training_of(r: Recipe) -> TrainingConfig:
-    """A constant learning rate that falls to a fiftieth over the last third."""
-    return TrainingConfig(
-        context=r.longest,
-        batch=r.batch,
-        steps=r.steps,
-        learning_rate=r.rate,
-        schedule="wsd",
-        warmup_steps=min(50, r.steps // 4),
-        decay_steps=max(1, r.steps // 3),
-        final_fraction=0.02,
-        beta2=0.98,
-        weight_decay=0.0,
-        seed=r.seed,
-    )
 
 
 def texts_at(r: Recipe, step: int) -> np.ndarray:
@@ -74,7 +57,7 @@ def train_autoregressive(r: Recipe) -> Model:
     module = architecture("gpt2")
     config = module.Config(V + 1, r.width, 2, 2, r.longest, 4 * r.width)
     batch_at = partial(next_letters, r)
-    (snapshot,) = learn("gpt2", config, training_of(r), batch_at, [r.steps], gain=1.0)
+    (snapshot,) = learn("gpt2", config, falling(r.rate, r.steps, r.batch, r.longest, r.seed), batch_at, [r.steps], gain=1.0)
     return Model(module, config, snapshot.raw)
 
 
@@ -83,7 +66,7 @@ def train_masked(r: Recipe) -> Model:
     module = architecture("bert")
     config = module.Config(V + 2, r.width, 2, 2, r.longest, 4 * r.width)
     batch_at = partial(hidden_letters, r)
-    (snapshot,) = learn("bert", config, training_of(r), batch_at, [r.steps], gain=1.0)
+    (snapshot,) = learn("bert", config, falling(r.rate, r.steps, r.batch, r.longest, r.seed), batch_at, [r.steps], gain=1.0)
     return Model(module, config, snapshot.raw, tokenizer())
 
 

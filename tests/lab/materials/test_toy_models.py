@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from refllm.lab.materials import toy_language, toy_models
+from refllm.lab.materials.task_models import falling
 from refllm.lab.materials.toy_models import BEGIN, MASK, Recipe
 from refllm.models import architecture
 from refllm.models.model import Model
@@ -44,7 +45,7 @@ def test_the_masked_model_learns_letters_that_are_hidden_at_other_places_at_ever
 
 
 def test_the_learning_rate_is_constant_and_falls_over_the_last_third():
-    t = toy_models.training_of(RECIPE)
+    t = falling(RECIPE.rate, RECIPE.steps, RECIPE.batch, context=4, seed=0)
     given = {name: getattr(t, name) for name in ("schedule", "steps", "warmup_steps", "decay_steps", "final_fraction")}
     rates = np.array([learning_rate(step, peak=t.learning_rate, **given) for step in range(RECIPE.steps)])
     assert rates[50:99] == pytest.approx(RECIPE.rate)
