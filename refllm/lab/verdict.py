@@ -1,6 +1,6 @@
 """A claim about language models, and what the user's own models say of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 HOLDS, FAILS, UNDECIDABLE = "holds", "fails", "undecidable at this scale"
@@ -38,3 +38,10 @@ def within(value: float, low: float, high: float, claimed_low: float, claimed_hi
     if claimed_low <= low and high <= claimed_high:
         return HOLDS
     return FAILS if high < claimed_low or low > claimed_high else UNDECIDABLE
+
+
+def together(verdicts: Sequence[str]) -> str:
+    """The verdict on a claim of several parts: it fails if one does, holds if all do, and is undecidable otherwise, also for no
+    parts.
+    """
+    return FAILS if FAILS in verdicts else HOLDS if set(verdicts) == {HOLDS} else UNDECIDABLE

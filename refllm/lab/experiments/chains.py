@@ -20,7 +20,7 @@ from refllm.lab.materials.task_models import Recipe, outcomes, train
 from refllm.lab.running.pool import each
 from refllm.lab.seeds import over_seeds
 from refllm.lab.settings import require_whole_numbers
-from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding, within
+from refllm.lab.verdict import HOLDS, UNDECIDABLE, Claim, Finding, together, within
 
 NAME = "chains"
 SUMMARY = {"lengths": ("task", "parameters", "length", "accuracy", "least", "greatest", "chance")}
@@ -162,9 +162,8 @@ def judge_chains(results: Mapping[str, Any]) -> Finding:
             f"{task} {least:.2f} of {mine[0]['length']}, {most:.2f} of {mine[-1]['length']} (hard below {middle(long[0]):.2f})"
         )
         ends.append((most, min(row["low"] for row in long), max(row["high"] for row in long)))
-    verdict = FAILS if FAILS in verdicts else HOLDS if set(verdicts) == {HOLDS} else UNDECIDABLE
     why = f"With N ≈ {widest[0]['parameters']:,}, right by symbols: {'; '.join(said)}."
-    return Finding(*max(ends), "right at the greatest length", verdict, why)
+    return Finding(*max(ends), "right at the greatest length", together(verdicts), why)
 
 
 CLAIMS = (

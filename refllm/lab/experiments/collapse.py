@@ -100,7 +100,7 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
     tasks = [(f"{job.kind}-{job.regime}-{job.seed}", job) for job in jobs]
     rows: list[dict[str, Any]] = []
     real: dict[str, Any] = {}
-    for name, found in each(passed_on, tasks, workers, folder / "models", s.executor):
+    for name, found in each(train_generations, tasks, workers, folder / "models", s.executor):
         losses = [row["loss"] for row in found["rows"]]
         report(f"{name}: {losses[0]:.3f} {text_models.UNIT}, {len(losses) - 1} generations later {losses[-1]:.3f}")
         rows += found["rows"]
@@ -118,8 +118,8 @@ def check(settings: Settings, text: corpus.Text) -> None:
             raise ValueError(f"{has}; {generations} generations of {job.pieces * job.length:,} need more. Set characters lower.")
 
 
-def passed_on(job: Job) -> Result:
-    """The generations of one job, and the same measures of its first real text."""
+def train_generations(job: Job) -> Result:
+    """Train the generations of one job, and measure what each samples, and the real text of the first in the same way."""
     s = job.settings
     text = corpus.load(s.text or None)
     real, n = text_models.pieces(text.train, job.length, job.seed), job.pieces

@@ -116,9 +116,13 @@ def laws(curves: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     for task in TASKS:
         mine = [row for row in curves if row["task"] == task]
         for law in ("p^n", "product"):
-            off = yields.largest([row["measured"] - row[law] for row in mine], [row[f"{law} error"] for row in mine])
-            found[f"{task}: {law}"] = dict(zip(("value", "low", "high"), off, strict=True))
+            found[f"{task}: {law}"] = dict(zip(("value", "low", "high"), largest_error(mine, law), strict=True))
     return found
+
+
+def largest_error(curves: list[dict[str, Any]], law: str) -> tuple[float, float, float]:
+    """By how much a law, "p^n" or "product", is off the measured yields at most, with its 95 % interval."""
+    return yields.largest([row["measured"] - row[law] for row in curves], [row[f"{law} error"] for row in curves])
 
 
 def shapes(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

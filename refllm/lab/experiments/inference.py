@@ -18,7 +18,7 @@ import numpy as np
 
 from refllm.array_api import generator, load
 from refllm.lab.materials.task_models import ARCHITECTURE, Trained
-from refllm.lab.materials.tasks import Task
+from refllm.lab.materials.tasks import Task, log_probabilities
 from refllm.lab.reliability import passk
 from refllm.models import architecture
 
@@ -60,8 +60,7 @@ def samples(task: Task, trained: Trained, items: int, count: int, seed: int = 0)
 def drawn(logits: np.ndarray, right: np.ndarray, count: int, seed: int = 0) -> Samples:
     """Attempts from logits (I, m, V) at items whose right answers are (I, m)."""
     items, m, vocabulary = logits.shape
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    logs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    logs = log_probabilities(logits)
     edges = np.cumsum(np.exp(logs), axis=-1)
     u = generator(seed, "answers").random((items, m, count)) * edges[..., -1:]
     chosen = np.stack([(edges[i, :, None, :] <= u[i, :, :, None]).sum(axis=-1) for i in range(items)])  # (I, m, n)

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from refllm.lab.experiments.emergence import largest_error
 from refllm.lab.reliability.trend import trend
-from refllm.lab.reliability.yields import largest
 from refllm.lab.seeds import over_seeds
-from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding, within
+from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding, together, within
 
 Results = Mapping[str, Any]
 Rows = list[dict[str, Any]]
@@ -47,8 +47,7 @@ def judge_yield(results: Results) -> Finding:
 
 def off(results: Results, task: str, law: str) -> tuple[float, float, float]:
     """By how much a law misses a task's yields at most, with its interval."""
-    rows = table(results, "yields", task)
-    return largest([row["measured"] - row[law] for row in rows], [row[f"{law} error"] for row in rows])
+    return largest_error(table(results, "yields", task), law)
 
 
 def judge_emergence(results: Results) -> Finding:
@@ -77,11 +76,6 @@ def judge_emergence(results: Results) -> Finding:
             mirage = loss["shape"] in ("a line", "neither") and score["shape"] in ("a step", "neither")
             verdicts.append(FAILS if loss["shape"] == "a step" else HOLDS if mirage and not loss["jumps"] else UNDECIDABLE)
     return Finding(max(chances), None, None, "p of a loss's step", together(verdicts), f"Over ln N, {'; '.join(said)}.")
-
-
-def together(verdicts: list[str]) -> str:
-    """The verdict on a claim of several parts: it fails if one does, and holds if all do."""
-    return FAILS if FAILS in verdicts else HOLDS if set(verdicts) == {HOLDS} else UNDECIDABLE  # also where there is none
 
 
 def judge_causes(results: Results) -> Finding:

@@ -30,18 +30,13 @@ from refllm.lab.fits.extrapolate import extrapolate
 from refllm.lab.fits.fit import Fit, fit, student
 from refllm.lab.fits.laws import BESIROGLU, KAPLAN, compute_factors
 from refllm.lab.fits.runs import Runs
-from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding, within
+from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding, together, within
 
 TOLERANCE = 0.03  # of the loss: how far a law may miss what it has not seen
 STRAIGHT = 0.01  # root mean square of the residuals in ln loss
 RESAMPLES = 2000  # the interval of claim 3 is read far out, where fewer say little
 Z = NormalDist().inv_cdf(0.975)
 Results = Mapping[str, Any]
-
-
-def together(verdicts: list[str]) -> str:
-    """One verdict of several parts: all must hold, and one that fails is enough to fail."""
-    return FAILS if FAILS in verdicts else HOLDS if set(verdicts) == {HOLDS} else UNDECIDABLE
 
 
 def judge_power_law(results: Results) -> Finding:

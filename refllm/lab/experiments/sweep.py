@@ -30,7 +30,7 @@ from refllm.training.config import TrainingConfig
 
 NAME = "sweep"
 SUMMARY = {"ends": ("width", "seed", "parameters", "tokens", "flops", "learning_rate", "loss")}
-CALLS = 8e7  # FLOPs in the time that a step needs beside them: 1.3 ms at 60 GFLOP/s (measured, one core of an AMD EPYC)
+OVERHEAD = 8e7  # of a step, as FLOPs: 1.3 ms at 60 GFLOP/s (measured on one core of an AMD EPYC)
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ def largest_first(tasks: list[tuple[str, Task]]) -> list[tuple[str, Task]]:
 
 
 def cost(task: Task) -> float:
-    """About how long a task takes, in FLOPs: its arithmetic, and what the calls of a step cost beside it."""
+    """About how long a task takes, in FLOPs: its arithmetic, and the overhead of each step."""
     flops = accounting.forward_flops(architecture(ARCHITECTURE), config_of(task.width, 100, task.settings.context), 1).training
-    return task.steps * (CALLS + flops * task.settings.batch * task.settings.context)
+    return task.steps * (OVERHEAD + flops * task.settings.batch * task.settings.context)
 
 
 class Tuning(NamedTuple):

@@ -149,8 +149,13 @@ def judge(task: Task, items: Items, logits_of: Callable[[np.ndarray], np.ndarray
         tokens = items.tokens[i : i + rows]
         logits = logits_of(np.ascontiguousarray(tokens[:, :-1]))[:, predicting].astype(np.float64)
         answer = tokens[:, predicting + 1]
-        shifted = logits - logits.max(axis=-1, keepdims=True)
-        chosen = np.take_along_axis(shifted, answer[..., None], axis=-1)[..., 0]
-        parts.append((logits.argmax(axis=-1) == answer, np.exp(chosen - np.log(np.exp(shifted).sum(axis=-1)))))
+        chosen = np.take_along_axis(log_probabilities(logits), answer[..., None], axis=-1)[..., 0]
+        parts.append((logits.argmax(axis=-1) == answer, np.exp(chosen)))
     right, probability = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Outcomes(right, probability, items.features)
+
+
+def log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """The logarithm of the softmax of logits (..., V) float64 over the last axis: (..., V) float64, nats."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))

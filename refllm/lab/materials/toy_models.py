@@ -11,6 +11,7 @@ import numpy as np
 from refllm.array_api import generator, load
 from refllm.lab.materials import toy_language
 from refllm.lab.materials.task_models import falling
+from refllm.lab.materials.tasks import log_probabilities
 from refllm.lab.materials.toy_language import LETTERS, V
 from refllm.lab.running.learn import Batch, learn
 from refllm.models import architecture
@@ -90,9 +91,7 @@ def behind_begin(texts: np.ndarray) -> np.ndarray:
 
 def letter_logs(model: Model, tokens: np.ndarray) -> np.ndarray:
     """The log-probabilities of the letters at every position of tokens (R, T): (R, T, 4) float64, nats."""
-    logits = load().xp.to_numpy(model.logits(tokens)).astype(np.float64)[..., :V]
-    logits -= logits.max(axis=-1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    return log_probabilities(load().xp.to_numpy(model.logits(tokens)).astype(np.float64)[..., :V])
 
 
 def log_likelihood(model: Model, texts: np.ndarray) -> np.ndarray:

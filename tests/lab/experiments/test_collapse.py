@@ -71,7 +71,7 @@ def test_fresh_text_is_real_and_none_of_it_comes_twice(monkeypatch, text):
         return collapse.writers.Generation(0.0, np.zeros((2, job.length), dtype=np.uint8), 0.0)
 
     monkeypatch.setattr(collapse, "learned", spy)
-    collapse.passed_on(collapse.Job("transformer", "fresh", 3, settings))
+    collapse.train_generations(collapse.Job("transformer", "fresh", 3, settings))
     pieces = text_models.pieces(corpus.load(text).train, 17, 3)
     assert [len(data) for data in seen] == [120, 240]
     np.testing.assert_array_equal(seen[1], pieces[:240])
