@@ -94,7 +94,7 @@ def _claim(judged: Judged) -> str:
         f'<p class="formula">{escape(claim.formula)}</p>',
     ]
     if claim.published:
-        lines.append(f'<p class="print">In print: {escape(claim.published)}</p>')
+        lines.append(f'<p class="print">Published: {escape(claim.published)}</p>')
     return "\n".join([*lines, f'<p class="print">Measured by {links}.</p>', "</section>"])
 
 

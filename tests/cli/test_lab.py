@@ -59,7 +59,7 @@ def test_yields_causes_and_attempts_are_told(refllm, outcomes, tmp_path):
     assert (tmp_path / "yield" / "yield-curve.png").is_file()
     done = refllm("lab", "abc", outcomes, "--permutations", "20")
     assert "The cause: C." in done.out
-    assert "missing: 3 7" in done.out
+    assert "missing skills: 3 7" in done.out
     assert json.loads(refllm("lab", "abc", outcomes, "--permutations", "20", "--json").out)["missing"] == 1
     rows = json.loads(refllm("lab", "passk", outcomes, "--json").out)["rows"]
     assert len({round(row["pass@k"], 9) for row in rows}) == 1  # another attempt cures nothing
@@ -71,7 +71,7 @@ def test_outcomes_that_do_not_suffice_are_refused(refllm, tmp_path):
     path.write_text('{"right": [1, 0]}\n{"right": [1, 1]}\n')
     refllm("lab", "abc", path).refused("one attempt and no probabilities")
     refllm("lab", "passk", path).refused("one attempt and no probabilities")
-    refllm("lab", "yield", tmp_path / "none").refused("is not a file; outcomes are a JSONL or a .npz")
+    refllm("lab", "yield", tmp_path / "none").refused("is not a file; outcomes are JSONL or a .npz")
 
 
 def test_claims_are_judged_on_what_is_there_and_what_is_missing_is_run(refllm, text, tmp_path, monkeypatch):

@@ -90,20 +90,26 @@ def test_a_fit_finds_the_law_and_says_how_it_can_be_read(refllm, runs, swept, tm
     assert all(np.log(float(r["loss"]) / float(r["fitted"])) == pytest.approx(float(r["residual"]), abs=1e-12) for r in residuals)
     last = refllm("lab", "fit", swept, "--law", "N", "--last", "--resamples", "0").out
     halved = 2 ** (1 / SMALL.alpha)
-    assert "doubling N leaves 0.7" in last
+    assert "doubling N multiplies the reducible loss by 0.7" in last
     assert float(last.split(" times as much halves it")[0].split()[-1]) == pytest.approx(halved, rel=0.2)
     assert "95 %" not in last
     assert "for equals" not in last
     without = refllm("lab", "fit", swept, "--law", "N", "--last", "--floor", "none", "--resamples", "0").out
     assert "L = A / N^alpha " in without
-    assert "of the loss;" in without
+    assert "doubling N multiplies the loss by 0.9" in without
 
 
 @pytest.mark.parametrize(
     ("law", "says"),
     [
-        ("N", "L(N) takes losses of 1e+05 to 2.26e+06 tokens for equals; fit it to the last losses (--last), or fit L(N, D)."),
-        ("D", "L(D) takes losses of 5e+03 to 1.41e+05 parameters for equals; fit it to the losses of one size, or fit L(N, D)."),
+        (
+            "N",
+            "L(N) ignores that these losses have 1e+05 to 2.26e+06 tokens; fit it to the last losses (--last), or fit L(N, D).",
+        ),
+        (
+            "D",
+            "L(D) ignores that these losses have 5e+03 to 1.41e+05 parameters; fit it to the losses of one size, or fit L(N, D).",
+        ),
         ("C", "L(C) is a law of the best loss at each C, and "),
     ],
 )
@@ -156,7 +162,7 @@ def test_predictions_are_shown_in_a_table_that_fits(refllm, swept, tmp_path):
     few = tmp_path / "few.csv"
     few.write_text("N,D,L\n" + "".join(f"{10**n},1e9,{3 - n / 10}\n" for n in range(4, 8)))
     alone = refllm("lab", "extrapolate", few).out
-    assert "The smaller runs are too few for a law with a floor." in alone
+    assert "There are too few smaller runs to fit a law with a floor." in alone
     assert "predicts better" not in alone
 
 
@@ -168,10 +174,10 @@ def test_a_sweeps_budgets_are_read_along_its_runs(refllm, swept):
     for row in about["valleys"]:
         assert row["tokens"] is None or row["flops"] == pytest.approx(8 * row["parameters"] * row["tokens"], rel=1e-3)
     text = refllm("lab", "isoflop", swept).out
-    assert "Losses are read along the runs" in text
+    assert "Losses are interpolated along the runs" in text
     assert about["left_out"] == 0
     assert "left out of this" not in text
-    assert "With any one of the sizes left out, the exponent is 0." in text
+    assert "With any one size left out, the exponent is 0." in text
     assert "losses in nats/character" in text
     chosen = json.loads(refllm("lab", "isoflop", swept, "--budget", "3e10", "--budget", "6e10", "--json").out)
     assert [row["flops"] for row in chosen["valleys"]] == [3e10, 6e10]
@@ -184,13 +190,13 @@ def test_budgets_without_a_minimum_among_the_sizes_are_counted(refllm, runs):
         for N in BESIROGLU.optimum(1e21)[0] * np.geomspace(4, 64, 7):
             file.write(f"\n{N:.6g},{1e21 / 6 / N:.6g},1e21,{BESIROGLU.loss(N, 1e21 / 6 / N):.8g}")
     assert json.loads(refllm("lab", "isoflop", runs, "--json").out)["left_out"] == 1
-    assert "Budgets without a minimum among the sizes, left out of this: 1." in refllm("lab", "isoflop", runs).out
+    assert "Budgets left out, since their minimum is not within the range of sizes: 1." in refllm("lab", "isoflop", runs).out
 
 
 def test_the_frontier_says_what_its_compute_counts(refllm, swept, runs):
     done = refllm("lab", "frontier", swept, "--resamples", "0")
-    assert "C counts 6·N·D; these runs took 1.33 to 1.33 times as many FLOPs." in done.out
-    assert "far below that, compare only exponents" in done.out
+    assert "C is 6·N·D here; the runs' own FLOPs are 1.33 to 1.33 times that." in done.out
+    assert "far below that, compare exponents only" in done.out
     assert "0.78 (Besiroglu 2024)" in done.out
     plain = refllm("lab", "frontier", runs, "--resamples", "0").out
     assert "C counts" not in plain

@@ -109,7 +109,7 @@ def test_tasks_are_watched_on_a_terminal_only(tmp_path):
 def test_a_stopped_experiment_says_how_it_goes_on(tmp_path, console):
     with pytest.raises(KeyboardInterrupt), watching(console, tmp_path):
         raise KeyboardInterrupt
-    assert f"Stopped; what is done lies in {tmp_path}, and the same command goes on from there." in console.file.getvalue()
+    assert f"Stopped; what is done is kept in {tmp_path}, and the same command continues from there." in console.file.getvalue()
 
 
 def test_a_sweep_on_a_terminal_shows_its_tasks_and_leaves_its_lines(refllm, text, tmp_path, monkeypatch):

@@ -25,16 +25,16 @@ def add_to(app: typer.Typer) -> None:
 def claims(
     out: Out = Path("runs/lab"),
     quick: Quick = False,
-    only: Annotated[str, typer.Option("--only", metavar="1,6,7", help="The claims by number; all if not given.")] = "",
+    only: Annotated[str, typer.Option("--only", metavar="1,6,7", help="Numbers of the claims to judge; all by default.")] = "",
     workers: Workers = None,
-    html: Annotated[Path | None, typer.Option("--html", help="Write one page with all plots and numbers.")] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Write the table as CSV, beside the one in the folder.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write one HTML page with all plots and numbers.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write the table as CSV to this file too.")] = None,
     save: Annotated[bool, typer.Option("--save", help="Write the table to spec/results/laboratory.md, with plots.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Judge what is said about scale on models of your own: conduct the experiments that are missing, use those that are there.
+    """Judge what is said about scale on models of your own: run the experiments that are missing and use the rest.
 
-    A claim holds, fails, or is undecidable at this scale; the rule stands beside each.
+    A claim holds, fails, or is undecidable at this scale; its rule is printed beside it.
     """
     from rich.console import Console
 
@@ -68,7 +68,7 @@ def claims(
         print(json.dumps({"claims": rows}))
         return
     show(found, Console(highlight=False))
-    places = [f"Everything lies in {out}"] + [
+    places = [f"All results are in {out}"] + [
         f"{what} is {path}" for what, path in (("the page", html), ("the CSV", csv)) if path
     ]
     Console(highlight=False).print("; ".join(places) + ".", style="dim")
@@ -79,7 +79,7 @@ def numbers(said: str) -> list[int]:
     try:
         return [int(part) for part in said.split(",") if part.strip()]
     except ValueError:
-        raise ValueError(f"--only {said!r} must be numbers of claims, such as 1,6,7.") from None
+        raise ValueError(f"--only {said!r} must be numbers of claims separated by commas, such as 1,6,7.") from None
 
 
 def show(found: "list[Judged]", console: "Console") -> None:
@@ -97,7 +97,7 @@ def show(found: "list[Judged]", console: "Console") -> None:
         said = Text(claim.statement, style="bold")
         said.append(f"\n{claim.formula}", style="not bold dim")
         if claim.published:
-            said.append(f"\nIn print: {claim.published}", style="not bold dim")
+            said.append(f"\nPublished: {claim.published}", style="not bold dim")
         said.append(f"\n{finding.why}", style="not bold")
         measured, verdict = Text(quantity(finding)), Text(finding.verdict, style=STYLES[finding.verdict])
         table.add_row(str(claim.number), said, measured, verdict)

@@ -1,4 +1,4 @@
-"""What the commands on measured tables share: the runs they choose, and how numbers leave them."""
+"""What the commands on measured tables share: which losses they use, and how they print and write numbers."""
 
 import json
 import math
@@ -64,7 +64,7 @@ def keep(
 
 
 def draws() -> bool:
-    """Whether there is something to draw with."""
+    """Whether matplotlib is installed."""
     try:
         import matplotlib  # noqa: F401 -- without it there are no plots
     except ImportError:
@@ -73,7 +73,7 @@ def draws() -> bool:
 
 
 def json_of(about: Any, indent: int | None = None) -> str:
-    """JSON, with null for numbers that it has no word for."""
+    """JSON, with null for infinities and NaN."""
 
     def known(value: Any) -> Any:
         if isinstance(value, dict):
@@ -94,14 +94,14 @@ def table_of(rows: "Sequence[Mapping[str, Any]]", title: str, console: "Console"
     table = Table(title=title, title_justify="left")
     columns = list(dict.fromkeys(key for row in rows for key in row))
     for column in columns:
-        table.add_column(column.replace("_", " "), justify="left" if column == "law" else "right")
+        table.add_column(column.replace("_", " "), justify="left" if column in ("law", "test") else "right")
     for row in rows:
         table.add_row(*(number(row.get(column)) for column in columns))
     console.print(table)
 
 
 def short(number: float) -> str:
-    """837M; 1.99T."""
+    """A count to three digits with k, M, B or T: 837M; 1.99T."""
     for unit, of in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= of:
             return f"{number / of:.3g}{unit}" if number < 1e15 else f"{number:.3g}"
@@ -116,8 +116,8 @@ def console_of() -> "Console":
 
 
 def say_where(out: Path | None, console: "Console") -> None:
-    """Where numbers and plots lie, if they were kept."""
+    """Say where numbers and plots were written, if they were."""
     if out is not None:
-        what = "Numbers and plots lie" if draws() else "Numbers lie"
+        what = "Numbers and plots are" if draws() else "Numbers are"
         more = "" if draws() else "; plots need matplotlib: pip install 'refllm[plots]'"
         console.print(f"{what} in {out}{more}.", style="dim", markup=False)

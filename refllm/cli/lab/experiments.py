@@ -12,11 +12,11 @@ from refllm.lab.experiments import EXPERIMENTS
 if TYPE_CHECKING:
     from rich.console import Console
 
-Out = Annotated[Path, typer.Option("--out", help="The folder of the laboratory; results lie in a folder of their own there.")]
-Quick = Annotated[bool, typer.Option("--quick", help="A small version, about a minute.")]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; as many as there are cores if not given.")]
-Again = Annotated[bool, typer.Option("--again", help="Conduct it once more, though its result is there.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Another value for a setting.")]
+Out = Annotated[Path, typer.Option("--out", help="The laboratory's folder, with a folder for each experiment.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Run a small version, about a minute for an experiment.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Number of processes; one for each core by default.")]
+Again = Annotated[bool, typer.Option("--again", help="Run it again even if there is a result.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting; may be repeated.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -89,7 +89,7 @@ def _parsed(name: str, value: str, before: Any) -> Any:
 
 
 def show(result: dict[str, Any], summary: dict[str, tuple[str, ...]], place: Path, console: "Console") -> None:
-    """Some columns of some tables, the numbers, and where everything lies."""
+    """Print the columns and tables that `summary` names, the numbers, and where all results are."""
     from rich.table import Table
 
     from refllm.lab.numbers import number
@@ -105,7 +105,7 @@ def show(result: dict[str, Any], summary: dict[str, tuple[str, ...]], place: Pat
         named = {name: value} if not holds_mappings(value) else {f"{name}, {key}": entry for key, entry in value.items()}
         for said, entry in named.items():
             console.print(f"{said.replace('_', ' ')}: {number(entry)}")
-    console.print(f"Everything lies in {place}.", style="dim")
+    console.print(f"All results are in {place}.", style="dim")
 
 
 def holds_mappings(value: Any) -> bool:

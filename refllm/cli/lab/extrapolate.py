@@ -10,7 +10,7 @@ from refllm.cli.lab.options import AsJson, Delta, File, Last, Law, MinRatio, Min
 if TYPE_CHECKING:
     from refllm.lab.fits.extrapolate import Choice
 
-ROWS = 24  # a printed table holds
+ROWS = 24  # the most that are printed
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,9 +22,9 @@ def extrapolate(
     file: File,
     law: Law = "N",
     by: Annotated[
-        str, typer.Option("--by", help="parameters, tokens or flops: whose largest values are held out.")
+        str, typer.Option("--by", help="Hold out the largest values of this column: parameters, tokens or flops.")
     ] = "parameters",
-    largest: Annotated[int, typer.Option("--largest", min=1, help="How many of its values.")] = 1,
+    largest: Annotated[int, typer.Option("--largest", min=1, help="How many of these values to hold out.")] = 1,
     unit: Unit = None,
     min_tokens: MinTokens = 0.0,
     min_ratio: MinRatio = 0.0,
@@ -33,7 +33,7 @@ def extrapolate(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit to the smaller runs and predict the largest; choose between a law with a floor and one without by that."""
+    """Fit laws with and without a floor to the smaller runs, and choose the one that better predicts the largest."""
     from refllm.lab.fits import budget_plots
     from refllm.lab.fits.extrapolate import choose
 
@@ -54,12 +54,12 @@ def extrapolate(
     console = console_of()
     printed = [{name: v for name, v in row.items() if name not in ("run", "flops")} for row in rows]
     thinned = printed[:: -(-len(printed) // ROWS)]
-    title = f"L({', '.join(law)}) of the smaller runs at those with the largest {by}; losses in {runs.unit}"
+    title = f"L({', '.join(law)}) of the smaller runs against those with the largest {by}; losses in {runs.unit}"
     table_of([row | {"error": f"{100 * row['error']:+.2f} %"} for row in thinned], title, console)
     told = ", ".join(f"{100 * value:.2f} % ({name})" for name, value in rms.items())
     console.print(f"Root mean square of the errors: {told}.")
     if len(rms) == 1:
-        console.print("The smaller runs are too few for a law with a floor.", style="yellow")
+        console.print("There are too few smaller runs to fit a law with a floor.", style="yellow")
     else:
         console.print(f"The law {'with a floor' if found.floor else 'without a floor'} predicts better.")
     say_where(out, console)

@@ -31,7 +31,9 @@ def add_to(app: typer.Typer) -> None:
 def fit(
     file: File,
     law: Law = "ND",
-    floor: Annotated[str, typer.Option("--floor", help="fit, none, or a loss that is known to be the floor.")] = "fit",
+    floor: Annotated[
+        str, typer.Option("--floor", help="fit: fit the floor E; none: no floor; or a number: its known value.")
+    ] = "fit",
     unit: Unit = None,
     min_tokens: MinTokens = 0.0,
     min_ratio: MinRatio = 0.0,
@@ -42,7 +44,7 @@ def fit(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit a law of the loss, with intervals, residuals and warnings of what the runs cannot tell."""
+    """Fit a law of the loss, with intervals, residuals, and warnings about constants that the runs do not determine."""
     from refllm.lab import plots
     from refllm.lab.fits.fit import fit as fitted
     from refllm.lab.fits.fit import mixed
@@ -68,14 +70,14 @@ def fit(
     if law != "ND":
         one, of = found.power_laws()[0], "reducible loss" if about["constants"].get("E") else "loss"
         halved = f"; {one.factor_to_halve():.4g} times as much halves it" if one.exponent > 0 else ""
-        console.print(f"  doubling {law} leaves {one.per_doubling():.3f} of the {of}{halved}")
+        console.print(f"  doubling {law} multiplies the {of} by {one.per_doubling():.3f}{halved}")
     for sentence in warnings:
         console.print(f"  {sentence}", style="yellow")
     say_where(out, console)
 
 
 def floor_of(said: str) -> bool | float:
-    """What `fit` in refllm.lab takes for a floor. Raises ValueError for what is neither fit, none nor a number."""
+    """--floor as `refllm.lab.fits.fit.fit` takes it. Raises ValueError for anything but fit, none and a positive number."""
     if said in ("fit", "none"):
         return said == "fit"
     try:
@@ -110,7 +112,7 @@ def constants(found: "Fit") -> list[dict[str, Any]]:
 
 
 def residuals(found: "Fit", runs: "Runs") -> list[dict[str, Any]]:
-    """Every loss beside what the law says of it."""
+    """A row for every loss, with the law's prediction and the residual ln measured − ln fitted."""
     expected = found.loss(*(runs.column(name) for name in found.variables))
     columns = (runs.run, runs.parameters, runs.tokens, runs.flops, runs.loss, expected, found.residuals)
     names = ("run", "parameters", "tokens", "flops", "loss", "fitted", "residual")

@@ -26,7 +26,7 @@ def frontier(
     budgets: Budgets = None,
     inference_tokens: Annotated[
         float,
-        typer.Option("--inference-tokens", help="Tokens that the model will read and write in use: plan for these as well."),
+        typer.Option("--inference-tokens", help="Tokens S that the model will read and write in use."),
     ] = 0.0,
     unit: Unit = None,
     min_tokens: MinTokens = 0.0,
@@ -36,7 +36,7 @@ def frontier(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell how many parameters and tokens a budget is best spent on, with intervals, beside the laws in print.
+    """Tell how many parameters and tokens a budget is best spent on, with intervals, beside the published laws.
 
     With --inference-tokens S, also which N and D reach the same loss with the least 6·N·D + 2·N·S operations.
     """
@@ -69,10 +69,12 @@ def frontier(
         print(json_of(about))
         return
     console = console_of()
-    table_of([shown(split) for split in splits], f"how to spend a budget of C = 6·N·D; losses in {runs.unit}", console)
+    table_of([shown(split) for split in splits], f"the best split of each budget C = 6·N·D; losses in {runs.unit}", console)
     if lives:
         rows = [shown_life(life) for life in lives]
-        table_of(rows, f"the same losses with {short(inference_tokens)} tokens of inference: least 6·N·D + 2·N·S", console)
+        table_of(
+            rows, f"the same losses with {short(inference_tokens)} tokens of inference S, for the least 6·N·D + 2·N·S", console
+        )
     for line, style in remarks(runs, asked, value, interval):
         console.print(line, style=style)
     for sentence in found.warnings:
@@ -83,7 +85,7 @@ def frontier(
 def remarks(
     runs: "Runs", asked: list[float], exponent: float, interval: tuple[float, float] | None
 ) -> list[tuple[str, str | None]]:
-    """What must be known to read the table of splits, each with its style."""
+    """Sentences that explain the table of splits, each with its style on the terminal."""
     from refllm.lab.fits.frontier import apparent_exponent
     from refllm.lab.fits.laws import HOFFMANN_PARAMETER_EXPONENTS, KAPLAN_BEST, LOSS_LAWS
 
@@ -94,24 +96,24 @@ def remarks(
     ]
     ratio = runs.flops / (6 * runs.parameters * runs.tokens)
     if ratio.max() > 1.05 or ratio.min() < 0.95:
-        said.append((f"C counts 6·N·D; these runs took {ratio.min():.2f} to {ratio.max():.2f} times as many FLOPs.", "dim"))
+        said.append((f"C is 6·N·D here; the runs' own FLOPs are {ratio.min():.2f} to {ratio.max():.2f} times that.", "dim"))
     if min(asked) < PUBLISHED_FROM:
         said.append(
             (
-                "The laws in print come from other text and vocabularies, Hoffmann's and those since from runs of about "
-                f"{PUBLISHED_FROM:.0e} FLOPs and more: far below that, compare only exponents.",
+                "The published laws come from other texts and vocabularies, and all but Kaplan's from runs of about "
+                f"{PUBLISHED_FROM:.0e} FLOPs and more: far below that, compare exponents only.",
                 "dim",
             )
         )
     seen = ", ".join(f"{apparent_exponent(law):.2f} ({name})" for name, law in LOSS_LAWS.items())
-    return [*said, (f"Who leaves embeddings out at Kaplan's sizes sees {seen}.", "dim")]
+    return [*said, (f"The exponent without embeddings, at Kaplan's sizes: {seen}.", "dim")]
 
 
 def exponent(
     file: Annotated[
-        Path | None, typer.Argument(help="Runs to fit; without it, only what is in print.", show_default=False)
+        Path | None, typer.Argument(help="A table of runs; without it, only published laws are shown.", show_default=False)
     ] = None,
-    share: Annotated[float, typer.Option("--share", help="Of the reducible loss that is to be left.")] = 0.5,
+    share: Annotated[float, typer.Option("--share", help="Share of the reducible loss to be left.")] = 0.5,
     unit: Unit = None,
     min_tokens: MinTokens = 0.0,
     min_ratio: MinRatio = 0.0,
@@ -120,7 +122,7 @@ def exponent(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell how many times the compute halves the reducible loss: quadratic, quartic, by the laws in print, by your runs."""
+    """Tell how many times the compute halves the reducible loss, by the published laws and by your runs."""
     from refllm.lab.fits import budget_plots
     from refllm.lab.fits.fit import fit as fitted
     from refllm.lab.fits.frontier import compute_factor
@@ -142,14 +144,14 @@ def exponent(
         print(json_of(about))
         return
     console = console_of()
-    table_of(rows, f"times the compute for {share:g} of the reducible loss", console)
+    table_of(rows, f"times the compute that leave {share:g} of the reducible loss", console)
     for sentence in warnings:
         console.print(sentence, style="yellow")
     say_where(out, console)
 
 
 def shown(split: "Split") -> dict[str, Any]:
-    """A split in short; the losses of laws in print are of another vocabulary and left out."""
+    """A split in short; the losses of published laws are for another vocabulary and left out."""
     interval = split.parameters_interval
     return {
         "law": split.law,
@@ -171,7 +173,7 @@ def shown_life(life: "Lifetime") -> dict[str, Any]:
         "95 %": "" if interval is None else "…".join(short(x) for x in interval),
         "D": short(life.tokens),
         "D/N": f"{life.tokens / life.parameters:.3g}",
-        "FLOPs in all": f"{life.total:.2g}",
+        "total FLOPs": f"{life.total:.2g}",
         "saved": f"{100 * life.saved:.1f} %",
     }
 

@@ -1,5 +1,6 @@
 """The best size at each budget, by a table of runs: `refllm lab isoflop`."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -28,8 +29,7 @@ def isoflop(
 ) -> None:
     """Find the best size at each budget by a parabola through losses at equal compute, and say how biased that is.
 
-    Runs that were trained to equal compute are taken as they are. Of others, as of a sweep, losses are read along every run at
-    round budgets, or at those given, that at least three sizes reach.
+    Where runs were not trained to equal compute, their losses are interpolated at budgets that at least three sizes reach.
     """
     from refllm.lab.fits import budget_plots
     from refllm.lab.fits.fit import fit as fitted
@@ -59,18 +59,18 @@ def isoflop(
         return
     console = console_of()
     table_of([shown_valley(row) for row in rows], f"the best size at each budget; losses in {runs.unit}", console)
-    beside = "" if by_fit is None else f"a fit of L(N, D) has {by_fit:.3f} there; "
+    beside = "" if by_fit is None else f"the fitted L(N, D) gives {by_fit:.3f} at the same budgets; "
     published = f"Hoffmann {HOFFMANN_PARAMETER_EXPONENTS['approach 2']}, Kaplan {KAPLAN_BEST[1]}"
-    console.print(f"N* ~ C^{found.exponent:.3f} through the minima among the sizes; {beside}{published}.")
+    console.print(f"N* ~ C^{found.exponent:.3f} through the minima within the range of sizes; {beside}{published}.")
     if without:
-        console.print(f"With any one of the sizes left out, the exponent is {min(without):.3f} to {max(without):.3f}.")
+        console.print(f"With any one size left out, the exponent is {min(without):.3f} to {max(without):.3f}.")
     if found.without:
-        console.print(f"Budgets without a minimum among the sizes, left out of this: {found.without}.", style="yellow")
+        console.print(f"Budgets left out, since their minimum is not within the range of sizes: {found.without}.", style="yellow")
     if found.interpolated:
         console.print(
-            "Losses are read along the runs, which are too high where a run's learning rate was still to fall.", style="dim"
+            "Losses are interpolated along the runs; they are too high where a run's learning rate had yet to fall.", style="dim"
         )
-    console.print("bias: the parabola's N* for the fitted law without noise, over that law's own N*.", style="dim")
+    console.print("bias: N* of a parabola through the fitted law's losses, divided by the law's own N*.", style="dim")
     say_where(out, console)
 
 
@@ -82,10 +82,8 @@ def valley_rows(found: "IsoFlop", law: "LossLaw") -> list[dict[str, Any]]:
     for v in found.valleys:
         row: dict[str, Any] = {"flops": v.flops, "parameters": v.parameters, "tokens": v.tokens, "loss": v.loss}
         row |= {"sizes": len(set(v.runs.parameters.tolist())), "inside": v.inside, "bias": None}
-        try:
+        with suppress(ValueError):  # the law has no minimum among these sizes
             row["bias"] = parabola_bias(law, v)
-        except ValueError:  # the law has no minimum among these sizes
-            row["bias"] = None
         rows.append(row)
     return rows
 
@@ -98,6 +96,6 @@ def shown_valley(row: dict[str, Any]) -> dict[str, Any]:
         "D": "" if row["tokens"] is None else short(row["tokens"]),
         "loss": f"{row['loss']:.3f}",
         "sizes": row["sizes"],
-        "among the sizes": "yes" if row["inside"] else "no",
+        "within sizes": "yes" if row["inside"] else "no",
         "bias": "" if row["bias"] is None else f"×{row['bias']:.3f}",
     }

@@ -11,11 +11,11 @@ from refllm.cli.lab.options import AsJson, Out, Seed
 File = Annotated[
     Path,
     typer.Argument(
-        help="Outcomes of items: an experiment's .npz, or JSONL with `right`, or `answers` and `answer`, a line.",
+        help="Outcomes of items: an experiment's .npz, or JSONL whose lines have `right`, or `answers` and `answer`.",
         show_default=False,
     ),
 ]
-Permutations = Annotated[int, typer.Option("--permutations", min=20, help="Shuffles that say what chance alone does.")]
+Permutations = Annotated[int, typer.Option("--permutations", min=20, help="Shuffles that show what chance alone gives.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,7 +26,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def yield_(file: File, permutations: Permutations = 500, seed: Seed = 0, out: Out = None, as_json: AsJson = False) -> None:
-    """Compare exact match at every length with p^n, the product by position and a law where items differ."""
+    """Compare exact match at every length with p^n, the product over positions, and a law for items that differ."""
     from refllm.lab.reliability import reliability_plots
     from refllm.lab.reliability.outcomes import read_outcomes
     from refllm.lab.reliability.yields import curve, largest, length_at
@@ -52,12 +52,14 @@ def yield_(file: File, permutations: Permutations = 500, seed: Seed = 0, out: Ou
     console = console_of()
     table_of(rows if len(rows) <= 24 else rows[:: -(-len(rows) // 24)], "share of items without an error so far", console)
     console.print(
-        f"Each step is right in {100 * p:.2f} %; by p^n half of the items would last {about['half_yield_length']:.4g} steps."
+        f"{100 * p:.2f} % of steps are right; by p^n, half of the items have no error in {about['half_yield_length']:.4g} steps."
     )
     said = "cannot be told from" if c.p_value > 0.05 else "differs from"
-    console.print(f"The last {said} steps that fail independently (p = {c.p_value:.3f}; low and high hold 95 % of such).")
+    console.print(
+        f"Exact match in all steps {said} that of steps that fail independently (p = {c.p_value:.3f}; 95 % of it: low … high)."
+    )
     for name, of in off.items():
-        console.print(f"At most {of['value']:.4f} off {name} (95 %: {of['low']:.4f} … {of['high']:.4f}).")
+        console.print(f"Largest distance from {name}: {of['value']:.4f} (95 %: {of['low']:.4f} … {of['high']:.4f}).")
     say_where(out, console)
 
 
@@ -90,11 +92,11 @@ def abc(file: File, permutations: Permutations = 300, seed: Seed = 0, out: Out =
         print(json_of(about))
         return
     console = console_of()
-    table_of(rows, f"why {len(found.right):,} items of {found.right.shape[1]} steps go wrong", console)
+    table_of(rows, f"why there are errors in {len(found.right):,} items of {found.right.shape[1]} steps", console)
     console.print(f"The cause: {tests.causes or 'no errors'}.")
     if tests.features:
         named = " ".join(map(str, tests.features[:12])) + (" …" if len(tests.features) > 12 else "")
-        console.print(f"Features that are missing: {named}")
+        console.print(f"Features of the missing skills: {named}")
     if found.features is None:
         console.print("Without features C cannot be told from B.", style="yellow")
     say_where(out, console)
@@ -102,19 +104,22 @@ def abc(file: File, permutations: Permutations = 300, seed: Seed = 0, out: Out =
 
 def passk(
     file: File,
-    ks: Annotated[list[int] | None, typer.Option("--k", min=1, help="Attempts; several may be given.")] = None,
+    ks: Annotated[list[int] | None, typer.Option("--k", min=1, help="Number of attempts; may be repeated.")] = None,
     training_flops: Annotated[
-        float | None, typer.Option("--training-flops", min=0, help="What training cost; adds a column of total FLOPs.")
+        float | None, typer.Option("--training-flops", min=0, help="FLOPs of training; adds a column of total FLOPs.")
     ] = None,
-    flops_per_attempt: Annotated[float | None, typer.Option("--flops-per-attempt", min=0, help="What one attempt costs.")] = None,
+    flops_per_attempt: Annotated[
+        float | None, typer.Option("--flops-per-attempt", min=0, help="FLOPs of one attempt; adds the same column.")
+    ] = None,
     questions: Annotated[
-        int | None, typer.Option("--questions", min=1, help="Asked in all; as many as the file has.", show_default=False)
+        int | None,
+        typer.Option("--questions", min=1, help="Questions asked in all; by default the items of the file.", show_default=False),
     ] = None,
     seed: Seed = 0,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell how often one of k attempts is right, their majority and the best scored, and what they cost."""
+    """Tell how often one of k attempts, their majority, or the best scored is right, and what the attempts cost."""
     from refllm.lab.reliability import reliability_plots
     from refllm.lab.reliability.outcomes import read_outcomes
     from refllm.lab.reliability.passk import rows as reached
@@ -138,8 +143,8 @@ def passk(
     table_of(rows, f"{how} pass@k of {items:,} items", console)
     if law is not None and law.power_law:
         console.print(
-            f"−ln pass@k ~ k^−{law.exponent:.3f}, a power law but for {100 * law.error:.0f} % (rms): some items are ever so hard."
+            f"−ln pass@k ~ k^−{law.exponent:.3f}, a power law to {100 * law.error:.0f} % (rms): some items are very hard."
         )
     elif law is not None:
-        console.print("−ln pass@k falls faster than by a power law, as it does where items are alike.")
+        console.print("−ln pass@k falls faster than a power law, as it does where all items are equally hard.")
     say_where(out, console)

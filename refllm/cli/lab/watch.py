@@ -39,7 +39,7 @@ def watching(console: Console, folder: Path) -> Iterator[None]:
             with Live(console=console, get_renderable=tasks, refresh_per_second=1, transient=True, redirect_stdout=False):
                 yield
     except KeyboardInterrupt:
-        console.print(f"Stopped; what is done lies in {folder}, and the same command goes on from there.", soft_wrap=True)
+        console.print(f"Stopped; what is done is kept in {folder}, and the same command continues from there.", soft_wrap=True)
         raise
 
 

@@ -41,7 +41,7 @@ def valleys(found: IsoFlop, unit: str) -> Any:
     line.plot(C, [found.best(c) for c in C], color=INK, linewidth=1.2, label=f"N* ~ C$^{{{found.exponent:.3f}}}$")
     line.set_xlabel(LABELS["flops"], color=INK)
     line.set_ylabel("best parameters N*", color=INK)
-    curves.set_title("one curve a budget C (FLOPs)", fontsize=10, color=INK)
+    curves.set_title("one curve per budget C (FLOPs)", fontsize=10, color=INK)
     curves.margins(0.12)
     logarithmic(curves)
     logarithmic(line)
@@ -86,7 +86,7 @@ def lifetimes(fitted: Fit, budgets: Sequence[float], inference_tokens: float, un
     loss.plot(C, losses, color=FAINT, linewidth=1.2, linestyle=":", label="training alone")
     for totals, label, color, dash in (
         ([one.total_of_best_training for one in found], f"best for training, {served}", COLORS[1], "--"),
-        ([one.total for one in found], f"best in all, {served}", COLORS[0], "-"),
+        ([one.total for one in found], f"best overall, {served}", COLORS[0], "-"),
     ):
         loss.plot(totals, losses, color=color, linestyle=dash, linewidth=1.6, label=label)
     tokens = inference_tokens * np.geomspace(1e-3, 1e3, 60)

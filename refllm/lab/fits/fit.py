@@ -184,7 +184,7 @@ def warnings(constants: dict[str, float], intervals: dict[str, tuple[float, floa
     told, least, n = [], float(runs.loss.min()), len(np.unique(runs.run))
     if intervals and n <= terms.n_parameters:
         told.append(
-            f"{n} runs are too few for intervals of {terms.n_parameters} constants: the true ones are wider than those given."
+            f"{n} runs are too few for intervals of {terms.n_parameters} constants: the true intervals are wider than these."
         )
     for variable in SYMBOLS.values():
         if constants.get(EXPONENTS[variable], 1.0) <= 0:
@@ -205,7 +205,7 @@ def mixed(runs: Runs, variables: Sequence[str]) -> tuple[str, ...]:
     if other is not None:
         low, high = float(runs.column(other).min()), float(runs.column(other).max())
         todo = "the last losses (--last)" if other == "tokens" else "the losses of one size"
-        law = f"L({SYMBOLS[variables[0]]}) takes losses of {low:.3g} to {high:.3g} {other} for equals"
+        law = f"L({SYMBOLS[variables[0]]}) ignores that these losses have {low:.3g} to {high:.3g} {other}"
         return (f"{law}; fit it to {todo}, or fit L(N, D).",) if high > ALIKE * low else ()
     losses = runs.loss[np.argsort(runs.flops, kind="stable")]
     beaten = int((losses[1:] >= np.minimum.accumulate(losses)[:-1]).sum())

@@ -46,7 +46,7 @@ def read_runs(path: Path | str, unit: str | None = None) -> Runs:
 
     The file is a CSV (with commas, semicolons or tabs), JSON Lines, a JSON array of objects, or the results.json of a sweep.
     unit: of the loss, where the file has no column for it; nats/token if neither says
-    Raises ValueError for what is no such table, a missing column, a value that is no positive number, or mixed units.
+    Raises ValueError for a file without such a table, a missing column, a value that is not a positive number, or mixed units.
     """
     path = Path(path)
     rows = _rows(path)
@@ -61,7 +61,7 @@ def read_runs(path: Path | str, unit: str | None = None) -> Runs:
         raise ValueError(f"{path} has neither tokens nor flops; it has {_listed(has)}.")
     units = {row.get(names["unit"]) or "no unit" for row in rows} if names["unit"] else {unit or UNITS[0]}
     if unit is not None and unit not in units:
-        raise ValueError(f"--unit says {unit}, and {path} itself says {' and '.join(sorted(map(str, units)))}; leave --unit out.")
+        raise ValueError(f"--unit is {unit}, but {path} has losses in {' and '.join(sorted(map(str, units)))}; leave --unit out.")
     read = {key: name for key, name in names.items() if name is not None and key != "unit"} | {"place": "place"}
     runs = table(({key: row.get(name) for key, name in read.items()} for row in rows), units, str(path))
     _check_scale(runs, [f"{row['place']} of {path}" for row in rows])
@@ -99,7 +99,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise ValueError(f"{path} is no text in UTF-8; runs are a CSV, JSON Lines or JSON.")
+        raise ValueError(f"{path} is not UTF-8 text; runs are CSV, JSON Lines or JSON.")
     return _of_json(text, path) if text.lstrip()[:1] in ("[", "{") else _of_csv(text, path)
 
 
@@ -115,7 +115,7 @@ def _of_json(text: str, path: Path) -> list[dict[str, Any]]:
         whole = whole["tables"].get("runs") if isinstance(whole.get("tables"), dict) else [whole]
     if not isinstance(whole, list) or not all(isinstance(row, dict) for row in whole):
         raise ValueError(
-            f'{path} holds JSON that is no list of runs; a run looks like {{"parameters": 1e6, "tokens": 2e7, "loss": 3.5}}.'
+            f'{path} holds JSON that is not a list of runs; a run looks like {{"parameters": 1e6, "tokens": 2e7, "loss": 3.5}}.'
         )
     return [row | {"place": f"run {i}"} for i, row in enumerate(whole, start=1)]
 
@@ -128,7 +128,7 @@ def _of_csv(text: str, path: Path) -> list[dict[str, Any]]:
     try:
         cells = [(reader.line_num, [cell.strip() for cell in line]) for line in reader if any(cell.strip() for cell in line)]
     except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: this is no CSV ({error}).") from error
+        raise ValueError(f"{path}, line {reader.line_num}: this is not CSV ({error}).") from error
     if not cells:
         return []
     header = cells[0][1]
@@ -138,7 +138,7 @@ def _of_csv(text: str, path: Path) -> list[dict[str, Any]]:
     for number, values in cells[1:]:
         if len(values) < len(header) or any(values[len(header) :]):
             has = f"line {number} of {path} has {len(values)} cells for {len(header)} columns"
-            raise ValueError(f"{has}; write every number, and without thousands separators.")
+            raise ValueError(f"{has}; give every number, without thousands separators.")
         rows.append(dict(zip(header, values, strict=False)) | {"place": f"line {number}"})
     if len(set(map(_plain, header))) < len(header):
         twice = next(name for i, name in enumerate(header) if _plain(name) in map(_plain, header[:i]))
@@ -175,14 +175,14 @@ def _is_number(said: Any) -> bool:
 
 def _number(row: Mapping[str, Any], key: str, where: str) -> float:
     if not _given(row, key):
-        raise ValueError(f"{where} has no {key}; take the run out or write one.")
+        raise ValueError(f"{where} has no {key}; add it or leave this run out.")
     said = row[key]
     if isinstance(said, bool) or not _is_number(said):
-        raise ValueError(f"{where} has {key} {said!r}, which is no number; write it such as 1234567 or 1.2e6.")
+        raise ValueError(f"{where} has {key} {said!r}, which is not a number; write it like 1234567 or 1.2e6.")
     value = float(said)
     if not 0 < value < math.inf:
-        what = f"{where} has {key} {said!r}, which is no positive number"
-        raise ValueError(f"{what}; take the run out, it diverged." if key == "loss" and not value <= 0 else f"{what}.")
+        what = f"{where} has {key} {said!r}, which is not a positive number"
+        raise ValueError(f"{what}; leave this run out, it diverged." if key == "loss" and not value <= 0 else f"{what}.")
     return value
 
 

@@ -66,7 +66,7 @@ def read_outcomes(path: Path | str) -> Measured:
     """Read a file of outcomes. Raises ValueError for one that holds none, or items that are not alike."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file; outcomes are a JSONL or a .npz, such as an experiment keeps.")
+        raise FileNotFoundError(f"{path} is not a file; outcomes are JSONL or a .npz, such as an experiment keeps.")
     columns = _arrays(path) if path.suffix == ".npz" else _lines(path)
     if ("answers" in columns) != ("answer" in columns):
         raise ValueError(f"{path} has one of `answers`, a list, and `answer`, the right one; it needs both or none.")
@@ -96,7 +96,7 @@ def _outcomes(path: Path, values: Any) -> np.ndarray:
     if right.ndim not in (2, 3) or right.size == 0:
         raise ValueError(f"{path}: `right` has shape {right.shape} in all; it needs (items, steps) or (items, attempts, steps).")
     if right.dtype.kind not in "biu" or not np.isin(right, (0, 1)).all():
-        raise ValueError(f"{path}: `right` holds something else than true and false.")
+        raise ValueError(f"{path}: `right` holds values other than true and false.")
     return right.astype(bool)
 
 
@@ -168,14 +168,14 @@ def _arrays(path: Path) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files if name in NAMES}
     except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{path} is no .npz of plain arrays: {error}.") from error
+        raise ValueError(f"{path} is not a .npz of plain arrays: {error}.") from error
 
 
 def _lines(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors begin a text with a mark
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text; outcomes are a JSONL or a .npz, such as an experiment keeps.") from error
+        raise ValueError(f"{path} is not text; outcomes are JSONL or a .npz, such as an experiment keeps.") from error
     rows: list[tuple[int, Any]] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():

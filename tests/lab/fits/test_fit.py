@@ -110,7 +110,7 @@ def test_a_floor_that_went_to_zero_may_rise_in_the_bootstrap():
 def test_too_few_runs_for_intervals_are_told():
     runs = line(9, noise=1e-2, runs_each=3)
     found = fit(runs, ("parameters",), True, resamples=50)
-    assert "3 runs are too few for intervals of 3 constants: the true ones are wider than those given." in found.warnings
+    assert "3 runs are too few for intervals of 3 constants: the true intervals are wider than these." in found.warnings
     assert not any("too few" in sentence for sentence in fit(runs, ("parameters",), False, resamples=50).warnings)
     assert not any("too few" in sentence for sentence in fit(runs, ("parameters",), True).warnings)
 
@@ -127,9 +127,11 @@ def test_what_else_tells_losses_apart_is_told():
     """A law in one variable takes all losses for equals; the best at each compute are those that no cheaper one reaches."""
     runs = line()
     assert mixed(runs, ("parameters",)) == (
-        "L(N) takes losses of 1e+03 to 1e+06 tokens for equals; fit it to the last losses (--last), or fit L(N, D).",
+        "L(N) ignores that these losses have 1e+03 to 1e+06 tokens; fit it to the last losses (--last), or fit L(N, D).",
     )
-    assert mixed(runs, ("tokens",))[0].startswith("L(D) takes losses of 1e+03 to 1e+06 parameters for equals; fit it to the loss")
+    assert mixed(runs, ("tokens",))[0].startswith(
+        "L(D) ignores that these losses have 1e+03 to 1e+06 parameters; fit it to the loss"
+    )
     assert mixed(runs, ("flops",)) == mixed(runs, ("parameters", "tokens")) == ()
     assert mixed(runs._replace(tokens=np.full(12, 5.0)), ("parameters",)) == ()
     assert mixed(runs._replace(parameters=np.linspace(1, 1.09, 12)), ("tokens",)) == ()

@@ -53,7 +53,7 @@ def test_the_unit_is_the_files_or_the_callers(tmp_path):
     assert read_runs(plain, "bits/byte").unit == "bits/byte"
     said = written(tmp_path, "N,D,L,unit\n1e6,2e7,3,bits/byte\n")
     assert read_runs(said).unit == read_runs(said, "bits/byte").unit == "bits/byte"
-    with pytest.raises(ValueError, match=r"--unit says nats/token, and .* itself says bits/byte"):
+    with pytest.raises(ValueError, match=r"--unit is nats/token, but .* has losses in bits/byte"):
         read_runs(said, "nats/token")
 
 
@@ -72,13 +72,13 @@ HEAD = "parameters,tokens,loss\n"
         ("parameters,loss\n1,2\n", "has neither tokens nor flops; it has parameters, loss"),
         ("1e6,2e7,3\n2e6,4e7,3\n", "has no header; its first line must name the columns"),
         ("N,D,loss,Loss\n1e6,2e7,3,4\n", "has two columns 'Loss'"),
-        (HEAD + "1e6,2e7,nan\n", "line 2 of .* has loss 'nan', which is no positive number; take the run out, it diverged"),
-        (HEAD + "1e6,2e7,inf\n", "loss 'inf', which is no positive number; take the run out, it diverged"),
-        (HEAD + "1e6,2e7,-1\n", "loss '-1', which is no positive number[.]"),
-        (HEAD + "1e6,2e7,\n", "line 2 of .* has no loss; take the run out"),
-        (HEAD + "1e6,2e7,3\n\n-5,2e7,3\n", "line 4 of .* has parameters '-5', which is no positive number[.]"),
-        (HEAD + "70M,2e7,3\n", "parameters '70M', which is no number; write it such as 1234567"),
-        (HEAD + '"1,000,000",2e7,3\n', "parameters '1,000,000', which is no number"),
+        (HEAD + "1e6,2e7,nan\n", "line 2 of .* has loss 'nan', which is not a positive number; leave this run out, it diverged"),
+        (HEAD + "1e6,2e7,inf\n", "loss 'inf', which is not a positive number; leave this run out, it diverged"),
+        (HEAD + "1e6,2e7,-1\n", "loss '-1', which is not a positive number[.]"),
+        (HEAD + "1e6,2e7,\n", "line 2 of .* has no loss; add it or leave this run out"),
+        (HEAD + "1e6,2e7,3\n\n-5,2e7,3\n", "line 4 of .* has parameters '-5', which is not a positive number[.]"),
+        (HEAD + "70M,2e7,3\n", "parameters '70M', which is not a number; write it like 1234567"),
+        (HEAD + '"1,000,000",2e7,3\n', "parameters '1,000,000', which is not a number"),
         (HEAD + "1,000,000,2e7,3\n", "line 2 of .* has 5 cells for 3 columns; .* without thousands separators"),
         (HEAD + "1e6,2e7\n", "line 2 of .* has 2 cells for 3 columns"),
         (HEAD + "0.07,2e7,3\n", "line 2 of .* has 0.07 parameters; count them one by one"),
@@ -89,13 +89,13 @@ HEAD = "parameters,tokens,loss\n"
         (HEAD[:-1] + ",unit\n1e6,2e7,3,nats/token\n1e6,2e7,3,\n", "mixes losses in nats/token and no unit"),
         (HEAD[:-1] + ",unit\n1e6,2e7,3,perplexity\n", "the loss's unit is 'perplexity'; it must be one of"),
         ("{broken\n", "is neither JSON nor JSON Lines"),
-        ("[1, 2]", "holds JSON that is no list of runs; a run looks like"),
-        ('{"tables": {"sizes": []}}', "holds JSON that is no list of runs"),
+        ("[1, 2]", "holds JSON that is not a list of runs; a run looks like"),
+        ('{"tables": {"sizes": []}}', "holds JSON that is not a list of runs"),
         ('{"N": 1e6, "D": 2e7, "L": 3}\n{"N": 2e6, "L": 3}\n', "run 2 of .* has no tokens"),
-        ('[{"N": true, "D": 2e7, "L": 3}]', "run 1 of .* has parameters True, which is no number"),
-        ('[{"N": [1e6], "D": 2e7, "L": 3}]', "which is no number"),
-        ("PK\0\0", "is no text in UTF-8; runs are a CSV, JSON Lines or JSON"),
-        ("N,D,L\n" + "1" * 200_000, "line 2: this is no CSV"),
+        ('[{"N": true, "D": 2e7, "L": 3}]', "run 1 of .* has parameters True, which is not a number"),
+        ('[{"N": [1e6], "D": 2e7, "L": 3}]', "which is not a number"),
+        ("PK\0\0", "is not UTF-8 text; runs are CSV, JSON Lines or JSON"),
+        ("N,D,L\n" + "1" * 200_000, "line 2: this is not CSV"),
     ],
 )
 def test_a_table_that_is_wrong_is_refused(tmp_path, text, says):
@@ -107,5 +107,5 @@ def test_what_is_no_table_at_all_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is a folder; name a table of runs in it"):
         read_runs(tmp_path)
     (tmp_path / "bytes.csv").write_bytes(b"N,D,L\n\xff\xfe")
-    with pytest.raises(ValueError, match="is no text in UTF-8"):
+    with pytest.raises(ValueError, match="is not UTF-8 text"):
         read_runs(tmp_path / "bytes.csv")

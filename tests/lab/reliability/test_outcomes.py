@@ -101,10 +101,10 @@ STEPS, VOTES = {"right": [1, 0]}, {"answers": [1, 2], "answer": 1}
         (["{"], "line 1 of .* is not JSON"),
         ([STEPS, "right,wrong"], "line 2 of .* is not JSON"),
         ([STEPS, {"right": [1]}], "`right` is of different lengths"),
-        ([{"right": [0.5, 0.1]}], "`right` holds something else than true and false"),
-        ([{"right": ["true", "false"]}], "`right` holds something else than true and false"),
-        ([{"right": [1, 2]}], "`right` holds something else than true and false"),
-        ([{"right": [1, None]}], "`right` holds something else than true and false"),
+        ([{"right": [0.5, 0.1]}], "`right` holds values other than true and false"),
+        ([{"right": ["true", "false"]}], "`right` holds values other than true and false"),
+        ([{"right": [1, 2]}], "`right` holds values other than true and false"),
+        ([{"right": [1, None]}], "`right` holds values other than true and false"),
         ([{"right": True}, {"right": False}], r"`right` has shape \(2,\) in all"),
         ([{"right": []}], r"`right` has shape \(1, 0\) in all"),
         ([STEPS | {"features": [1]}], r"features has shape \(1, 1\) in all; it needs \(1, 2\)"),
@@ -138,11 +138,11 @@ def test_files_that_are_wrong_are_refused(tmp_path, rows, says):
 def test_files_that_are_no_outcomes_at_all_are_refused(tmp_path):
     place = tmp_path / "picture.jsonl"
     place.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="is no text; outcomes are"):
+    with pytest.raises(ValueError, match="is not text; outcomes are"):
         read_outcomes(place)
     for content in (b"", b"PK\x03\x04 and no more", b"text"):
         (tmp_path / "broken.npz").write_bytes(content)
-        with pytest.raises(ValueError, match="is no .npz of plain arrays"):
+        with pytest.raises(ValueError, match="is not a .npz of plain arrays"):
             read_outcomes(tmp_path / "broken.npz")
     np.savez(tmp_path / "votes.npz", answers=np.zeros((3, 2), int), answer=np.zeros(2, int))
     with pytest.raises(ValueError, match="answers to 3 items and 2 right ones"):
