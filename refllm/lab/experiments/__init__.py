@@ -5,19 +5,19 @@ from typing import Any
 
 EXPERIMENTS = {
     "sweep": "Train models of many sizes on one text and record their losses.",
-    "emergence": "Train eight sizes on facts and sums: smooth losses, sharp scores.",
-    "predictability": "Count bits per word of easy and hard texts, and code them.",
+    "emergence": "Train several sizes on facts and additions: smooth losses, sharp scores.",
+    "predictability": "Measure bits per word of easy and hard texts, and compress them to as many.",
     "masked": "Sum the probabilities of all texts under an autoregressive and a masked model.",
-    "rare": "Ask sizes for facts that came often and seldom: who remembers the rare ones.",
-    "repetition": "Let sizes write on from real text, and count the texts that end in loops.",
-    "chains": "Count, and sum modulo 10, over ever longer rows, in the head.",
-    "agents": "Let models call a calculator over many steps, alone and with help.",
-    "keyboard": "Lay n-gram tables and transformers on one axis of size: where they cross.",
-    "epochs": "Read the same text up to 64 times: what repeated data are worth.",
-    "collapse": "Train generations of models on what the ones before wrote.",
-    "completion": "Put classification, translation and two kinds of question to a model as completion.",
-    "pairs": "Count the training pairs of a sentence for tokenizers and languages.",
-    "latency": "Time prefill and decode, and count the bytes of keys and values.",
+    "rare": "Train several sizes on common and rare facts: which sizes recall the rare ones.",
+    "repetition": "Sample completions from several sizes, and count those that end in loops.",
+    "chains": "Train models to count and to sum digits, without intermediate steps: accuracy by length.",
+    "agents": "Let models call a calculator over many steps, alone, with retries and with checks.",
+    "keyboard": "Compare n-gram tables and transformers of equal size: where their losses cross.",
+    "epochs": "Train on the same text for up to 64 epochs: what repeated data are worth.",
+    "collapse": "Train generations of models on text that earlier ones sampled.",
+    "completion": "Pose classification, translation and two kinds of question as completion.",
+    "pairs": "Count the training pairs that a sentence gives, by tokenizer and language.",
+    "latency": "Time prefill and decode, and count the bytes of the key/value cache.",
 }
 
 

@@ -1,7 +1,7 @@
-"""Claims 1 to 4, judged from a sweep: the loss is a power law; what a doubling and a halving cost; curves bend smoothly.
+"""Claims 1 to 4, judged from a sweep: the loss is a power law; what a doubling gains and a halving costs; curves bend smoothly.
 
-Kaplan 2020 (arXiv:2001.08361) and Hoffmann 2022 (arXiv:2203.15556) say it of models of 10³ to 10¹⁰ parameters. Here it is
-asked of the user's, with the spread between seeds as the measure of chance.
+Kaplan 2020 (arXiv:2001.08361) and Hoffmann 2022 (arXiv:2203.15556) found it with models of 10³ to 10¹⁰ parameters. Here it is
+tested on the user's own, with the spread between seeds as the noise.
 """
 
 import math
@@ -32,18 +32,21 @@ from refllm.lab.fits.laws import BESIROGLU, KAPLAN, compute_factors
 from refllm.lab.fits.runs import Runs
 from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding, together, within
 
-TOLERANCE = 0.03  # of the loss: how far a law may miss what it has not seen
+TOLERANCE = 0.03  # of the loss: the error that a law may have on held-out losses
 STRAIGHT = 0.01  # root mean square of the residuals in ln loss
-RESAMPLES = 2000  # the interval of claim 3 is read far out, where fewer say little
+RESAMPLES = 2000  # the interval of claim 3 has long tails, for which fewer are too few
 Z = NormalDist().inv_cdf(0.975)
 Results = Mapping[str, Any]
 
 
 def judge_power_law(results: Results) -> Finding:
-    """Claim 1. The law in N is fitted to all sizes but the largest, in D to every size's curve but its end, in C to the frontier
-    but its dearest point, with a floor or without as `predicted` chooses. Each prediction has an interval: in N and C that of two
-    losses that seeds alone set apart, √2·σ; in D, where both are of the same runs, that of the runs' own predictions among seeds.
-    Residuals up to twice the tolerance, or twice σ, leave it undecided.
+    """Claim 1. The law in N is fitted to all sizes but the largest, in D to each size's losses but the last, of which the worst
+    predicted counts, in C to the compute frontier without its most expensive point, each with a floor or without as `predicted`
+    chooses. Each prediction's error has a 95 % interval: in N and C from √2·σ, the standard deviation of the difference of two
+    losses that differ in their seeds alone; in D, where both losses come from the same runs, from the spread of the single runs'
+    errors between seeds. The claim holds where every interval lies within ± TOLERANCE and all residuals (rms of ln loss) are at
+    most STRAIGHT. It fails where an interval lies outside, or residuals exceed both twice STRAIGHT and 2·σ. Otherwise it is
+    undecidable.
     """
     runs = late(runs_of(results["sweep"]))
     means, sigma = averaged(runs), seed_spread(runs)
@@ -58,18 +61,19 @@ def judge_power_law(results: Results) -> Finding:
         said.append(f"{symbol} {100 * error:+.1f} ± {100 * reach:.1f} % ({floor}, residuals {100 * law.fitted.rms:.2f} %)")
     plain = error_of(extrapolate(ends(means), ("parameters",), False, by="parameters"))
     percent = [100 * x for x in (error_of(N), error_of(N) - apart, error_of(N) + apart)]
-    why = f"Predicted against measured: {', '.join(said)}. Without a floor the law in N is off by {100 * plain:+.1f} %."
+    why = f"Errors of the predictions: {', '.join(said)}. Without a floor the law in N is off by {100 * plain:+.1f} %."
     return Finding(percent[0], percent[1], percent[2], "% off at the largest size", together(verdicts), why)
 
 
 def straight(rms: float, sigma: float) -> str:
-    """Whether residuals are those of a straight line, as far as seeds allow to say."""
+    """The verdict on whether residuals, the rms of ln loss, are small enough for a power law, given σ."""
     return HOLDS if rms <= STRAIGHT else UNDECIDABLE if rms <= 2 * max(STRAIGHT, sigma) else FAILS
 
 
 def judge_doubling(results: Results) -> Finding:
-    """Claim 2. A parabola through ln L over log₂ N at D_max says how much a doubling buys at the smallest and the largest size;
-    the ratio of the two, with the interval that the parabola's own errors leave, must lie within 2/3 … 3/2.
+    """Claim 2. A parabola fitted to ln L over log₂ N at D_max gives the gain of a doubling at the smallest and the largest size.
+    The claim holds where the ratio of the two, with all of its 95 % interval from the parabola's standard errors, lies within
+    2/3 … 3/2, and fails where all of the interval lies outside. Otherwise it is undecidable.
     """
     runs = late(runs_of(results["sweep"]))
     last = ends(runs)
@@ -78,15 +82,15 @@ def judge_doubling(results: Results) -> Finding:
     tokens = [doubling(curve, "tokens")[0] for curve in curves(runs) if len(curve.loss) > 2]
     law = fit(averaged(runs), ("parameters", "tokens")).loss_laws()[0]
     why = (
-        f"Total loss ×{factor:.3f} a doubling of N, ×{np.mean(tokens):.3f} of D; reducible ×{2**-law.alpha:.3f} and "
-        f"×{2**-law.beta:.3f} over a floor of {law.E:.2g}. The largest model gains {ratio[0]:.2f} of what the smallest does "
-        f"({ratio[1]:.2f} … {ratio[2]:.2f})."
+        f"Total loss ×{factor:.3f} per doubling of N, ×{np.mean(tokens):.3f} of D; reducible loss ×{2**-law.alpha:.3f} and "
+        f"×{2**-law.beta:.3f} over a floor of {law.E:.2g}. A doubling gains at the largest size {ratio[0]:.2f} times "
+        f"what it does at the smallest ({ratio[1]:.2f} … {ratio[2]:.2f})."
     )
     return Finding(factor, low, high, "× the loss, per doubling of N", within(*ratio, 2 / 3, 3 / 2), why)
 
 
 def doubling(runs: Runs, variable: str) -> tuple[float, float, float]:
-    """What doubling a variable multiplies the total loss by, with a 95 % interval: a line through ln L over its log₂."""
+    """The factor of the total loss per doubling of a variable, with its 95 % interval: from a line fitted to ln L over log₂."""
     x, y = np.log2(runs.column(variable)), np.log(runs.loss)
     coefficients, covariance = _polynomial(x, y, 1)
     reach = student(len(x) - 2) * math.sqrt(covariance[0, 0])
@@ -95,7 +99,7 @@ def doubling(runs: Runs, variable: str) -> tuple[float, float, float]:
 
 
 def gain_ratio(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """The slope of a parabola through y (n,) over x at the last x over that at the first, with a 95 % interval."""
+    """The slope at the greatest x over that at the least, of a parabola fitted to y (n,) over x (n,), with its 95 % interval."""
     coefficients, covariance = _polynomial(x - x.mean(), y, 2)
     first, last = float((x - x.mean()).min()), float((x - x.mean()).max())
     ratio = (coefficients[1] + 2 * coefficients[0] * last) / (coefficients[1] + 2 * coefficients[0] * first)
@@ -110,7 +114,7 @@ def gain_ratio(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
 def _polynomial(x: np.ndarray, y: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray]:
     """A polynomial by least squares and its covariance. Raises ValueError for too few points."""
     if len(x) < degree + 2 or len(np.unique(x)) < degree + 1:
-        raise ValueError(f"{len(x)} losses are too few to tell a curve from chance; give the sweep more sizes or seeds.")
+        raise ValueError(f"{len(x)} losses are too few to tell a curve from noise; give the sweep more sizes or seeds.")
     powers = np.vander(x, degree + 1)
     coefficients = np.polyfit(x, y, degree)
     variance = float(((y - powers @ coefficients) ** 2).sum()) / (len(x) - degree - 1)
@@ -118,7 +122,10 @@ def _polynomial(x: np.ndarray, y: np.ndarray, degree: int) -> tuple[np.ndarray, 
 
 
 def judge_halving(results: Results) -> Finding:
-    """Claim 3. From L(N, D) = E + A/N^α + B/D^β: at the best split the reducible loss falls as C^−γ, γ = αβ/(α+β)."""
+    """Claim 3. By L(N, D) = E + A/N^α + B/D^β the reducible loss at the best split of compute falls as C^−γ, γ = αβ/(α+β), so
+    2^(1/γ) times the compute halves it. The claim holds where one of 4 and 16 lies in the 95 % interval of this factor and the
+    ends of the interval are less than four times apart. It fails where neither does. Otherwise it is undecidable.
+    """
     runs = late(runs_of(results["sweep"]))
     found = fit(runs, ("parameters", "tokens"), resamples=RESAMPLES)
     factors = [2 ** (1 / law.compute_exponent) if law.compute_exponent > 0 else math.inf for law in found.loss_laws()]
@@ -138,8 +145,10 @@ def _floor(found: Fit) -> str:
 
 
 def judge_smooth(results: Results) -> Finding:
-    """Claim 4. Second differences of ln L over snapshots evenly spaced in ln D, less each curve's mean: zero but for chance if it
-    bends smoothly. Their chance spread is that of the same differences between two seeds of one size, over √2.
+    """Claim 4. Second differences of ln L over snapshots evenly spaced in ln D, less each curve's mean, are zero but for noise
+    where curves bend smoothly. The noise is their standard deviation between the seeds of one size. The claim fails where the
+    largest exceeds what 5 % of as many normal variables would (Bonferroni). It holds where it does not, and this threshold is at
+    most TOLERANCE of the loss, so that such a kink would have shown. Otherwise it is undecidable.
     """
     found = runs_of(results["sweep"])
     lines = curves(late(found))
@@ -154,8 +163,8 @@ def judge_smooth(results: Results) -> Finding:
     seen = threshold * noise
     verdict = HOLDS if largest <= threshold and seen <= TOLERANCE else FAILS if largest > threshold else UNDECIDABLE
     why = (
-        f"Of {len(kinks)} second differences the largest is {largest:.1f} seed spreads "
-        f"({100 * largest * noise:.2f} % of the loss). Chance reaches {threshold:.1f}, and would hide {100 * seen:.1f} %."
+        f"Of {len(kinks)} second differences the largest is {largest:.1f} seed spreads ({100 * largest * noise:.2f} % of the loss)"
+        f". Noise alone reaches {threshold:.1f}, and hides kinks up to {100 * seen:.1f} %."
     )
     return Finding(largest, None, None, "seed spreads, the largest bend", verdict, why)
 
@@ -170,7 +179,7 @@ def _by_size(bends: Mapping[str, np.ndarray], sizes: Mapping[str, float]) -> lis
 
 
 def figures(results: Results) -> dict[str, Any]:
-    """The laws that claim 1 is judged by, in N, D (of the largest size) and C, with bands; L(N, D), and what it leaves over.
+    """The laws of claim 1, in N, D (of the largest size) and C, with bands; the residuals of L(N, D), and its contours.
 
     Raises ValueError where the sweep has too few losses.
     """

@@ -1,13 +1,12 @@
-"""Models of many sizes trained on one text: the table of losses that laws of scale are fitted to.
+"""Models of many sizes trained on one text: the table of losses that scaling laws are fitted to.
 
-All models read batches of the same shape at a constant learning rate; the loss of each is taken along the way, of the running
-mean of its weights or of a cooldown branch (see `learn`), on the same held-out windows for all. The best learning rate is
-searched at two widths, for few steps, and laid through both as a power of the width.
+All models train on batches of the same shape at a constant learning rate. Held-out losses are measured at several snapshots of
+each run, on the same windows for all: of the running mean of the weights, or of a cooldown branch (see `learn`). The best
+learning rate is searched at two widths in short runs; a power law of the width through both gives the others.
 
-Tokens and FLOPs are those of one run up to the loss. To train it all costs more: the search of the rates, and, with branches of
-a share c of n snapshots' steps, 1 + c·(1 − 2^(−n/2)) / (1 − 1/√2) times as much, 1.66 times for c = 0.2 and n = 10.
-
-β₂ is set by its half-life in tokens, so that it means the same at small batches (Marek 2025, arXiv:2507.07101).
+Tokens and FLOPs are those of one run up to the loss. The whole experiment costs more: the search for the rates, and, where each
+of n snapshots has a cooldown branch of a share c of its steps, 1 + c·(1 − 2^(−n/2)) / (1 − 1/√2) times the steps, which is 1.66
+for c = 0.2 and n = 10.
 """
 
 import itertools
@@ -35,15 +34,15 @@ OVERHEAD = 8e7  # of a step, as FLOPs: 1.3 ms at 60 GFLOP/s (measured on one cor
 
 @dataclass(frozen=True)
 class Settings:
-    """The grid. The defaults take four to nine minutes on two cores, by how fast they are.
+    """The grid of models. The defaults take four to nine minutes on two cores, depending on their speed.
 
-    widths: of the models, d_model    seeds: how many models of each width; the last widths, beyond `reseeded`, have one
-    steps: updates of each, of batch · context characters    snapshots: losses of each, √2 apart in steps
-    windows: of the held-out text, that all are judged on    executor: see `pool.each`
+    widths: of the models, d_model    seeds: models of each width up to `reseeded`; wider ones have one
+    steps: updates of each model, on batch · context characters    snapshots: losses of each run, √2 apart in steps
+    windows: of held-out text, `context` characters each, on which all losses are measured    executor: see `pool.each`
     rates: learning rates tried at each of the two `tuned` widths, for tuning_steps
-    gain: of the first weights, see `learn.spread`; half of LeCun's trains narrow models to lower losses, and seeds differ less
-    cooldown: the share of each snapshot's steps in which a branch lowers the rate to zero, 0.2 for instance, to be judged in
-    place of the running mean; 0: no branches
+    gain: of the initial weights, see `learn.spread`; half of LeCun's gives narrow models lower losses, and less spread of seeds
+    cooldown: the share of each snapshot's steps over which a branch lowers the learning rate to zero, for example 0.2; its loss
+    then replaces that of the running mean. 0: no branches
     text: a file or a folder; "" for Python's standard library
     """
 
@@ -102,12 +101,12 @@ def grid(settings: Settings) -> list[tuple[int, int]]:
 
 
 def tasks_of(settings: Settings, rate: Callable[[int], float] = float) -> list[tuple[str, Task]]:
-    """Every model of the grid with its width's learning rate."""
+    """Every model of the grid by name, with its width's learning rate; `cost` does not depend on the rate."""
     return largest_first([(f"d{d}-seed{s}", Task(d, s, rate(d), settings.steps, settings)) for d, s in grid(settings)])
 
 
 def largest_first(tasks: list[tuple[str, Task]]) -> list[tuple[str, Task]]:
-    """The longest tasks begin first, so that none is left alone at the end."""
+    """Tasks by falling width: the longest start first, so that no worker is idle while a long one ends."""
     return sorted(tasks, key=lambda task: -task[1].width)
 
 
@@ -135,9 +134,9 @@ class Tuning(NamedTuple):
 
 
 def tune(settings: Settings, folder: Path, workers: int, report: Report, later: float = 0.0) -> Tuning:
-    """Try every rate at both widths for tuning_steps; the best is the lowest point of a parabola through ln rate and loss.
+    """Try every rate at both widths for tuning_steps; the best is the minimum of a parabola of the loss over ln rate.
 
-    later: the cost of what the caller does next
+    later: the cost of the tasks that follow, as `cost` counts it, for the progress display
     """
     once = replace(settings, snapshots=1)  # only the last loss counts
     pairs = itertools.product(settings.tuned, settings.rates)
@@ -154,7 +153,9 @@ def tune(settings: Settings, folder: Path, workers: int, report: Report, later: 
 
 
 def lowest(rates: tuple[float, ...], losses: list[float]) -> float:
-    """Where a parabola through the losses over ln rate is lowest, no further out than the rates that were tried."""
+    """The rate at the minimum of a parabola of the losses over ln rate, within the range of the rates that were tried; the best
+    of these where they are fewer than three or the parabola has no minimum.
+    """
     x = np.log(rates)
     if len(rates) < 3:
         return float(rates[int(np.argmin(losses))])
@@ -165,7 +166,7 @@ def lowest(rates: tuple[float, ...], losses: list[float]) -> float:
 
 
 def training_of(task: Task) -> TrainingConfig:
-    """How the model of a task learns."""
+    """The training configuration of a task's model."""
     s = task.settings
     return text_models.training_of(task.rate, task.steps, s.batch, s.context, task.seed)
 
@@ -176,7 +177,7 @@ def snapshot_steps(steps: int, count: int) -> list[int]:
 
 
 def train(task: Task) -> Result:
-    """Train one model and judge it along the way."""
+    """Train one model: a row with its held-out losses for every snapshot."""
     s, began = task.settings, time.perf_counter()
     text = corpus.load(s.text or None)
     config = config_of(task.width, text.vocab_size, s.context)

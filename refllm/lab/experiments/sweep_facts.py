@@ -1,9 +1,8 @@
-"""What a sweep's table of losses says for the claims about scale: the losses that laws are fitted to, and how far seeds differ.
+"""What the claims about scale take from a sweep's losses: those that laws are fitted to, and the spread between seeds.
 
-Losses enter a law where the model has read D ≥ D_max/4 and D ≥ 5·N tokens: before, losses fall faster than any law with a floor,
-and models with less than that are starved of data. The law in N is that of the losses at D_max, the law in C that of the
-cheapest runs to each loss. The seed spread σ is the standard deviation of ln loss between seeds of one size at D_max, pooled over
-sizes.
+Losses enter a law where the model has read D ≥ D_max/4 and D ≥ 5·N tokens: earlier, losses fall faster than any law with a
+floor, and with fewer tokens a model is limited by its data. The law in N is fitted to the losses at D_max, the law in C to the
+compute frontier. The seed spread σ is the standard deviation of ln loss between seeds of one size at D_max, pooled over sizes.
 """
 
 import math
@@ -39,7 +38,7 @@ def ends(runs: Runs) -> Runs:
 
 
 def cheapest(runs: Runs) -> Runs:
-    """The frontier of compute, dearer runs to a loss left out: seeds' mean losses that no smaller C reaches."""
+    """The compute frontier: the seeds' mean losses that are lower than at any smaller C."""
     means = averaged(runs)
     order = np.argsort(means.flops, kind="stable")
     least, keep = math.inf, []
@@ -60,13 +59,13 @@ def averaged(runs: Runs) -> Runs:
 
 
 def curves(runs: Runs) -> list[Runs]:
-    """The losses along every training run, by tokens."""
+    """The losses of every training run, in the order of its tokens."""
     found = [runs.chosen(runs.run == name) for name in dict.fromkeys(runs.run.tolist())]
     return [curve.chosen(np.argsort(curve.tokens)) for curve in found]
 
 
 def seed_spread(runs: Runs) -> float:
-    """σ. Raises ValueError where no size has two seeds."""
+    """σ, the standard deviation of ln loss between seeds at D_max. Raises ValueError where no size has two seeds."""
     last = ends(runs)
     groups = [np.log(last.loss[last.parameters == n]) for n in np.unique(last.parameters)]
     return pooled([group for group in groups if len(group) > 1])
@@ -76,12 +75,12 @@ def pooled(groups: Sequence[np.ndarray]) -> float:
     """The standard deviation within groups (S, …) about each group's mean of S. Raises ValueError where there are none."""
     freedom = sum((len(group) - 1) * group[0].size for group in groups)
     if not freedom:
-        raise ValueError("no size has a second seed, so nothing tells what chance does; train each with two seeds or more.")
+        raise ValueError("no size has a second seed, so the spread of seeds is unknown; train each size with two seeds or more.")
     return math.sqrt(sum(float(((group - group.mean(axis=0)) ** 2).sum()) for group in groups) / freedom)
 
 
 def long_curves(means: Runs) -> list[Runs]:
-    """The curves with enough late losses for a law in D. Raises ValueError where none has."""
+    """For every size with at least four late losses, these: enough for a law in D. Raises ValueError where no size has them."""
     sizes = [means.chosen(means.parameters == n) for n in np.unique(means.parameters)]
     if not (found := [curve for curve in sizes if len(curve.loss) > 3]):
         raise ValueError("no size has four losses late in training; give the sweep more snapshots.")
@@ -89,8 +88,9 @@ def long_curves(means: Runs) -> list[Runs]:
 
 
 def predicted(runs: Runs, variable: str) -> Extrapolation:
-    """A law of all but the largest x, at that x. Whether it has a floor is decided without that one: by which of the two, fitted
-    to all but the two largest, predicts the second. Without one where these are too few for both.
+    """The prediction of the loss at the largest x by a law fitted to all smaller x. Whether it has a floor is decided without the
+    largest: of both forms, fitted to all but the two largest x, the better prediction of the second largest is chosen. There
+    is no floor where these are too few to fit both.
     """
     x = runs.column(variable)
     try:
@@ -101,8 +101,8 @@ def predicted(runs: Runs, variable: str) -> Extrapolation:
 
 
 def along_runs(runs: Runs, law: Extrapolation) -> float:
-    """How far seeds set a prediction in D off, of the mean over the seeds of one size: the spread of the predictions of single
-    runs within their sizes, over the square root of this size's seeds.
+    """The standard error, between seeds, of a prediction in D from the mean over the seeds of one size: the standard deviation of
+    the single runs' prediction errors within sizes, over the square root of this size's number of seeds.
     """
     errors: dict[float, list[float]] = {}
     for curve in curves(runs):
@@ -113,5 +113,5 @@ def along_runs(runs: Runs, law: Extrapolation) -> float:
 
 
 def error_of(found: Extrapolation) -> float:
-    """The greatest error of a prediction, as a share of the loss."""
+    """The error of a prediction that is largest in magnitude, with its sign, as a share of the loss."""
     return float(found.errors[np.argmax(np.abs(found.errors))])
