@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refllm.array_api import generator, load
+from refllm.array_api import generator
 from refllm.lab.materials import toy_language
 from refllm.lab.materials.task_models import falling
 from refllm.lab.materials.tasks import log_probabilities
@@ -77,11 +77,10 @@ def tokenizer() -> Tokenizer:
 
 
 def in_float64(model: Model) -> Model:
-    """The same model with parameters in float64."""
-    xp = load().xp
-    return Model(
-        model.architecture, model.config, {n: xp.astype(p, xp.float64) for n, p in model.params.items()}, model.tokenizer
-    )
+    """The same model with parameters in float64, in NumPy: not every backend has float64."""
+    to_numpy = model.backend.xp.to_numpy
+    params = {name: to_numpy(p).astype(np.float64) for name, p in model.params.items()}
+    return Model(model.architecture, model.config, params, model.tokenizer)
 
 
 def behind_begin(texts: np.ndarray) -> np.ndarray:
@@ -91,7 +90,7 @@ def behind_begin(texts: np.ndarray) -> np.ndarray:
 
 def letter_logs(model: Model, tokens: np.ndarray) -> np.ndarray:
     """The log-probabilities of the letters at every position of tokens (R, T): (R, T, 4) float64, nats."""
-    return log_probabilities(load().xp.to_numpy(model.logits(tokens)).astype(np.float64)[..., :V])
+    return log_probabilities(model.backend.xp.to_numpy(model.logits(tokens)).astype(np.float64)[..., :V])
 
 
 def log_likelihood(model: Model, texts: np.ndarray) -> np.ndarray:

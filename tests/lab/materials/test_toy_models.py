@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from refllm.array_api import use
 from refllm.lab.materials import toy_language, toy_models
 from refllm.lab.materials.task_models import falling
 from refllm.lab.materials.toy_models import BEGIN, MASK, Recipe
@@ -79,3 +80,15 @@ def test_letters_with_large_logits_have_probabilities_too():
     found = toy_models.letter_logs(Model(model.architecture, config, params), np.array([[BEGIN, 0, 1]]))
     assert found.min() < -1000
     np.testing.assert_allclose(np.exp(found).sum(axis=-1), 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["numpy", "mlx"])
+def test_sums_are_of_float64_whatever_the_backend_has(name):
+    if name == "mlx":
+        pytest.importorskip("mlx.core", reason="the extra `mlx`")
+    with use(name):
+        config = architecture("gpt2").Config(toy_language.V + 1, 8, 1, 2, 3, 16)
+        model = toy_models.in_float64(Model.initialise("gpt2", config, seed=0))
+        assert model.params["embedding"].dtype == np.float64
+        probabilities = np.exp(toy_models.log_likelihood(model, toy_language.every_text(3)))
+    assert probabilities.sum() == pytest.approx(1, abs=1e-12)
