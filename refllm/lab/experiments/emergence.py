@@ -1,14 +1,14 @@
-"""Do abilities emerge? Two tasks, eight sizes, three seeds: the loss of every answer, and whether all of an item's are right.
+"""Do abilities emerge? Two tasks, several sizes and seeds: the loss per answer, and whether all answers of an item are right.
 
-Exact match of n answers is about p^n: it stays near nothing while p rises smoothly, and then rises at once (Schaeffer 2023,
-arXiv:2304.15004). Where the loss itself jumps, something else happened. So both are taken from the same models, and each is put
-to the test whether it goes with ln N in a straight line or in a step.
+Exact match of n answers is about p^n: it stays near 0 while p rises smoothly, and then rises sharply (Schaeffer 2023,
+arXiv:2304.15004). Where the loss itself jumps, this is no artefact of the score. So both are measured on the same models, and
+each is tested for being a straight line in ln N, or a step.
 
-Whether a small model learns a task at all may be luck (Zhao 2025, arXiv:2502.17356). So shapes are those of the means over seeds,
-of the loss and of exact match alike: what is to be expected of a model of that size. As a mean of seeds that jump at different
-sizes is smooth, each seed is put to the test too.
+Whether a small model learns a task at all may depend on the seed (Zhao 2025, arXiv:2502.17356). So both shapes are those of means
+over seeds, the expected loss and score at a size. As the mean of seeds that jump at different sizes is smooth, each seed is also
+tested by itself.
 
-Models are asked enough facts that a yield's distance from the product of its positions is known to some .002.
+There are enough items of facts that the standard error of exact match less the product of its positions is about 0.002.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from refllm.lab.settings import require_whole_numbers
 
 NAME = "emergence"
 ATTEMPTS = (1, 4, 16, 64, 256)
-DRAWN = (1, 4, 16, 64)  # attempts that are drawn, for majorities
+DRAWN = (1, 4, 16, 64)  # attempts that are sampled, for majorities
 TASKS = ("addition", "facts")
 SUMMARY = {"means": ("task", "parameters", "nats_per_answer", "exact_match", "least", "greatest")}
 AVERAGED = ("nats_per_answer", "accuracy", "product", "sampled_exact_match", "error_rate", "noise", "hard", "missing")
@@ -38,11 +38,11 @@ AVERAGED = ("nats_per_answer", "accuracy", "product", "sampled_exact_match", "er
 
 @dataclass(frozen=True)
 class Settings:
-    """The sizes and how long they learn. The defaults take three minutes on two cores.
+    """The sizes and their training. The defaults take three minutes on two cores.
 
-    facts and sums: updates of the models that learn 2,304 facts, and to add numbers of so many digits
-    fact_items and items: of eight facts, and sums, by which they are judged
-    seeds: models of each task and size, whose seeds are `seed` and those after it
+    facts, sums: updates of the models that learn 2,304 facts, and of those that learn to add numbers of `digits` digits
+    facts_batch, sums_batch: sequences in an update    fact_items, items: of eight facts, and sums, for evaluation
+    seeds: models of each task and size, seeded with `seed`, `seed` + 1 …
     """
 
     widths: tuple[int, ...] = (6, 8, 10, 12, 16, 20, 24, 32)
@@ -85,7 +85,7 @@ def task_of(name: str, settings: Settings) -> tasks.Task:
 
 
 def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
-    """Train models of every size and seed on both tasks and judge them."""
+    """Train models of every size and seed on both tasks and evaluate them."""
     s = settings
     order = [(task, d, s.seed + i) for d in reversed(s.widths) for task in ("facts", "addition") for i in range(s.seeds)]
     jobs = [Job(*model, s, str(folder)) for model in order]
@@ -93,7 +93,7 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
     noises: dict[str, dict[tuple[int, int], Any]] = {task: {} for task in TASKS}
     for name, found in each(learned, [(job.name, job) for job in jobs], workers, folder / "models", s.executor):
         row = found["row"]
-        report(f"{name}: {row['nats_per_answer']:.3f} nats an answer, all right in {100 * row['exact_match']:.1f} % of the items")
+        report(f"{name}: {row['nats_per_answer']:.3f} nats per answer, exact match {100 * row['exact_match']:.1f} %")
         rows.append(row)
         curves += found["curve"]
         bought += found["inference"]
@@ -126,8 +126,8 @@ def largest_error(curves: list[dict[str, Any]], law: str) -> tuple[float, float,
 
 
 def shapes(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Whether loss and exact match of each task go with ln N in a line or in a step, where there are sizes enough to tell: their
-    means over seeds, and how many of the seeds alone can only be a step.
+    """Whether loss and exact match of each task are a line or a step in ln N, where there are at least FEWEST sizes: the p-values
+    and the shape of their means over seeds, and how many single seeds can only be a step.
     """
     found: dict[str, dict[str, Any]] = {}
     for task in TASKS:
@@ -144,7 +144,7 @@ def shapes(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def learned(job: Job) -> Result:
-    """Train one model, keep its outcomes beside the results, and judge them."""
+    """Train one model, save its outcomes beside the results, and evaluate them."""
     s, task, facts = job.settings, task_of(job.task, job.settings), job.task == "facts"
     steps, batch, items = (s.facts, s.facts_batch, s.fact_items) if facts else (s.sums, s.sums_batch, s.items)
     trained = train(task, Recipe(job.width, steps=steps, batch=batch, seed=job.seed))
@@ -171,7 +171,7 @@ def learned(job: Job) -> Result:
 
 
 def judged(found: tasks.Outcomes, curve: yields.YieldCurve) -> dict[str, Any]:
-    """What the yield, the battery and more attempts say of outcomes."""
+    """The columns of a model's row: its loss and scores, the causes of its errors, and pass@k."""
     tests = battery(found.attempts(16), found.features, permutations=50)
     wrong = float((1 - found.probability).sum())
     p = found.item_probability()
@@ -203,8 +203,8 @@ def curve_rows(curve: yields.YieldCurve) -> list[dict[str, Any]]:
 
 
 def figures(result: Result) -> dict[str, Any]:
-    """Loss, accuracy and exact match against N for each task; yields against length; what attempts buy against FLOPs. Lines go
-    through the means over seeds.
+    """Loss, accuracy and exact match against N for each task; yields against length; success of several attempts against FLOPs.
+    Lines go through the means over seeds.
     """
     found, judged_shapes = {}, result["numbers"]["shapes"]
     for task in TASKS:

@@ -1,13 +1,13 @@
-"""More attempts at a question, or a larger model? What both buy for the same operations, training included.
+"""More attempts at a question, or a larger model? The accuracy of both for the same FLOPs, training included.
 
-    pass@k        one of k attempts is right: with something that can check them
-    majority@k    the commonest of k answers is right (Wang 2022, arXiv:2203.11171)
-    best of k     the one that the model itself finds likeliest is right
+    pass@k        one of k attempts is right: useful where a verifier can tell which
+    majority@k    the most common of k answers is right (Wang 2022, arXiv:2203.11171)
+    best of k     the answer of k that has the highest probability under the model is right
 
     FLOPs = training + questions · k · tokens · FLOPs of a token
 
-Answers are drawn from the model's distribution after the right answers before them. Whether all steps of
-an answer are right has its true probability by this; only which wrong answer follows a first error may differ from the model's.
+Each step of an answer is sampled given the right steps before it (teacher forcing). So an answer is all right with its true
+probability; only which wrong steps follow a first error may differ from free sampling.
 """
 
 import math
@@ -22,12 +22,12 @@ from refllm.lab.materials.tasks import Task, log_probabilities
 from refllm.lab.reliability import passk
 from refllm.models import architecture
 
-QUESTIONS = 10_000  # that each model's costs are of: so many that asking them some 16 times costs as much as training
-ASKED = 1000  # that answers are drawn to
+QUESTIONS = 10_000  # counted in each model's cost: about 16 attempts at all of them cost as much as training
+ASKED = 1000  # questions whose answers are sampled
 
 
 class Cure(NamedTuple):
-    """How much of what noise costs a majority wins back, with its interval."""
+    """The share of the cost of noise that a majority recovers, with its 95 % interval."""
 
     share: float
     low: float
@@ -49,7 +49,7 @@ class Samples(NamedTuple):
 
 
 def samples(task: Task, trained: Trained, items: int, count: int, seed: int = 0) -> Samples:
-    """Draw `count` attempts at each of a task's items."""
+    """Sample `count` attempts at each of so many items of a task."""
     xp, model, tokens = load().xp, architecture(ARCHITECTURE), task.items(items, seed + 1).tokens
     predicting = np.array(task.answers) - 1
     given = xp.from_numpy(np.ascontiguousarray(tokens[:, :-1]))
@@ -74,9 +74,10 @@ def drawn(logits: np.ndarray, right: np.ndarray, count: int, seed: int = 0) -> S
 def rows(
     found: Samples, p: np.ndarray, trained: Trained, tokens: int, ks: Sequence[int], questions: int = QUESTIONS
 ) -> list[dict[str, Any]]:
-    """What k attempts reach and cost, for every k.
+    """What k attempts at each question achieve and cost, a row for every k.
 
-    p: the chance of an attempt at each item, (any number,), by which pass@k is exact    tokens: of a question with its answer
+    p: the probability that an attempt is right, for each item, (n,), from which pass@k is exact    tokens: of a question with its
+    answer
     """
     reached = passk.exact(p, ks)
     return [
@@ -94,10 +95,10 @@ def rows(
 
 
 def noise(found: Samples) -> dict[str, list[float]]:
-    """What noise costs at each item, and what the majority of all attempts wins back: (I,) each.
+    """The cost of noise at each item, and what the majority of all attempts recovers of it, "cost" and "won": (I,) each.
 
-    Noise costs the difference between the likeliest answer and a drawn one. A majority of infinitely many is the likeliest whole
-    answer, so that it wins back what noise costs, and no more than that where the likeliest answer is wrong.
+    Noise costs the difference in accuracy between the most likely answer and a sampled one. A majority of infinitely many samples
+    is the most likely whole answer: it recovers just this cost, and is wrong where the most likely answer is.
     """
     drawn = found.hits.mean(axis=1)
     voted = passk.majorities(found.answers, found.truth, found.answers.shape[1], repeats=10)
@@ -105,9 +106,9 @@ def noise(found: Samples) -> dict[str, list[float]]:
 
 
 def cure(noises: Sequence[Sequence[dict[str, list[float]]]], resamples: int = 2000, seed: int = 0) -> Cure | None:
-    """The share of noise's cost that a majority wins back, all models together, with the interval of questions drawn anew.
+    """The share of the cost of noise that a majority recovers, over all models, with its 95 % bootstrap interval over questions.
 
-    noises: `noise` of every model, in groups that were asked the same questions and are resampled together
+    noises: `noise` of every model, in groups with the same questions, which are resampled together
     Returns None where noise costs nothing.
     """
     rng, sums = generator(seed, "cure"), np.zeros((2, 1 + resamples))

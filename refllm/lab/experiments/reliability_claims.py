@@ -1,4 +1,4 @@
-"""Claims 6 to 9, judged from the experiment on emergence: errors compound, abilities emerge, models err and are cured."""
+"""Claims 6 to 9, judged from the experiment `emergence`: errors compound, abilities emerge, errors have causes and cures."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +13,9 @@ from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding, togeth
 Results = Mapping[str, Any]
 Rows = list[dict[str, Any]]
 TASKS = ("facts", "addition")
-NEAR = 0.05  # p^n is the law of a yield within so much
-HALF = 0.5  # a cause of errors is cured where less than so much of it is left
-LEAST = 0.01  # of all answers: less of a cause is none
+NEAR = 0.05  # the largest error of p^n, in exact match, at which it counts as the law
+HALF = 0.5  # a cause of errors is cured where less than this share of it is left
+LEAST = 0.01  # share of all answers: a cause of fewer errors is not tested
 CAUSES = {"A": "noise", "B": "hard", "C": "missing"}
 
 
@@ -26,49 +26,51 @@ def table(results: Results, name: str, task: str) -> Rows:
 
 
 def judge_yield(results: Results) -> Finding:
-    """Claim 6. p^n is laid beside the exact match of facts, whose steps are alike, of every model at every length. The interval
-    is that of the largest distance of all, and allows for it being the largest of many. The claim holds where all of it is below
-    NEAR, and fails where all is above. Sums, whose steps are not alike, and the product by position are told beside it.
+    """Claim 6. p^n is compared with the exact match of facts, whose steps are equally hard, for every model at every length. The
+    value is the largest error, with an interval corrected for being the largest of many. The claim holds where the interval lies
+    below NEAR, and fails where it lies above. Otherwise it is undecidable. Sums, whose steps are not equally hard, and the
+    product by position are reported but do not decide.
     """
     rows = [row for row in table(results, "yields", "facts") if 0.005 < row["measured"] < 0.995]
     if not rows:
-        raise ValueError("every model knows all facts or none, so no yield lies between 0 and 1; take other sizes.")
+        raise ValueError("every model recalls all facts or none, so no exact match lies between 0 and 1; take other sizes.")
     worst = max(rows, key=lambda row: abs(row["measured"] - row["p^n"]))
     value, low, high = off(results, "facts", "p^n")
     said = {(task, law): off(results, task, law)[0] for task in TASKS for law in ("p^n", "product")}
     why = (
         f"At length {worst['length']} and N = {worst['parameters']:,}, seed {worst['seed']}: "
         f"{worst['measured']:.3f} measured, p^n {worst['p^n']:.3f}; "
-        f"over all lengths and models the product by position is off by {said['facts', 'product']:.4f} at most. In sums, where "
-        f"steps are not alike, p^n is off by {said['addition', 'p^n']:.3f}, the product by {said['addition', 'product']:.4f}."
+        f"over all lengths and models the product by position is off by {said['facts', 'product']:.4f} at most. In sums, whose "
+        f"steps are not equally hard, p^n is off by {said['addition', 'p^n']:.3f}, the product by "
+        f"{said['addition', 'product']:.4f}."
     )
     return Finding(value, low, high, "off p^n at most", within(value, low, high, 0, NEAR), why)
 
 
 def off(results: Results, task: str, law: str) -> tuple[float, float, float]:
-    """By how much a law misses a task's yields at most, with its interval."""
+    """By how much a law is off a task's yields at most, with its 95 % interval."""
     return largest_error(table(results, "yields", task), law)
 
 
 def judge_emergence(results: Results) -> Finding:
-    """Claim 7. The mirage is a score that does not go straight with ln N over a loss that does not jump: it holds where, in each
-    task, a step of the loss and a line of exact match are rejected, and fails where a loss can only be a step. Each is a test
-    whose 5 % of error is simulated. Both are arithmetic means over seeds, what is to be expected of a model of that size, of the
-    same quantities and by the same weights, so that seeds smooth the one as much as the other. A mean of seeds that jump at
-    different sizes does not jump, and it is undecidable where the mirage holds only in the mean: where some seed's loss alone can
-    only be a step. The value is the larger of both losses' chances to be a step.
+    """Claim 7. Emergence is a mirage where the score is not a straight line in ln N although the loss does not jump. That holds
+    where, in each task, a step is rejected for the loss and a line for exact match. It fails where, in a task, a line is rejected
+    for the loss and a step is not. Each is a test at 5 %, its distribution simulated. Loss and exact match are both arithmetic
+    means over seeds, so that seeds smooth one as much as the other. As the mean of seeds that jump at different sizes does not
+    jump, it is undecidable where some seed's loss by itself can only be a step, or where no size masters the task. The value is
+    the larger p-value of a step among the two tasks' losses.
     """
     shapes, verdicts, said, chances = results["emergence"]["numbers"]["shapes"], [], [], []
     for task in TASKS:
         if f"{task}: exact_match" not in shapes:
-            raise ValueError("a line and a step cannot be told apart by fewer than five sizes; take more.")
+            raise ValueError("fewer than five sizes cannot tell a line from a step; take more.")
         loss, score = shapes[f"{task}: nats_per_answer"], shapes[f"{task}: exact_match"]
         chances.append(loss["step"])
         told = ", ".join(
             f"{name} {found['shape']} (p of a line {found['line']:.3f}, of a step {found['step']:.3f})"
             for name, found in (("loss", loss), ("exact match", score))
         )
-        said.append(f"{task}: {told}, alone the loss of {loss['jumps']} of {loss['seeds']} seeds a step")
+        said.append(f"{task}: {told}, by itself the loss of {loss['jumps']} of {loss['seeds']} seeds a step")
         if max(row["exact_match"] for row in table(results, "means", task)) < 0.5:
             verdicts.append(UNDECIDABLE)
             said.append("no size masters it")
@@ -79,15 +81,15 @@ def judge_emergence(results: Results) -> Finding:
 
 
 def judge_causes(results: Results) -> Finding:
-    """Claim 8. The battery shares out each model's errors to A, B and C. Scale leaves noise where A's share rises with N in each
-    task, by a rank correlation over all models that err, and is most of the errors at the largest size, in the mean over seeds.
-    The claim fails where it falls in one.
+    """Claim 8. The battery of tests divides each model's errors among A, B and C. The claim holds where, in each task, A's
+    share rises with N, by a rank correlation over all models that err, and is more than HALF of the errors at the largest size
+    that errs, in the mean over seeds. It fails where A's share falls in a task. Otherwise it is undecidable.
     """
     verdicts, said, rises = [], [], []
     for task in TASKS:
         rows = [row for row in table(results, "sizes", task) if row["noise"] + row["hard"] + row["missing"] > 0]
         if len({row["parameters"] for row in rows}) < 2:
-            raise ValueError(f"fewer than two sizes err in {task}, so that no trend can be seen; take smaller ones.")
+            raise ValueError(f"fewer than two sizes err in {task}, so there is no trend to test; take smaller ones.")
         found = trend([row["parameters"] for row in rows], [row["noise"] for row in rows])
         shares = [[float(np.mean([row[cause] for row in size])) for size in ends(rows)] for cause in CAUSES.values()]
         first, last = shares[0]
@@ -108,15 +110,16 @@ def ends(rows: Rows) -> tuple[Rows, Rows]:
 
 
 def judge_cures(results: Results) -> Finding:
-    """Claim 9, in three parts, each of which must hold. More samples cure A and nothing else: a majority wins back 0.8 to 1.2 of
-    what noise costs, which is how much more often the likeliest answer is right than a drawn one; all models are asked the same
-    questions, and the interval is that of the questions. More training cures A and B: their errors, as a share of all answers
-    and in the mean over seeds, are fewer than HALF as many at the largest size as at the smallest, in each task. It does not cure
-    C: C's are not, in any task. A task whose smallest size has less than LEAST of a cause says nothing of it.
+    """Claim 9, in three parts, each of which must hold. More samples cure A and nothing else: a majority vote recovers 0.8 to 1.2
+    of the cost of noise, which is how much more often the most likely answer is right than a sampled one; all models get the same
+    questions, and the 95 % interval resamples these. More training cures A and B: their errors, as a share of all answers and in
+    the mean over seeds, are fewer than HALF as many at the largest size as at the smallest, in each task. It does not cure C:
+    its errors are not, in any task. A task in which a cause makes less than LEAST of the answers of the smallest size wrong does
+    not count for it.
     """
     cure = results["emergence"]["numbers"]["cure"]
     if cure is None:
-        raise ValueError("no model is right more often by its likeliest answer than by chance; take other sizes or more steps.")
+        raise ValueError("no model's most likely answers are right more often than sampled ones; take other sizes or more steps.")
     noise = within(cure["share"], cure["low"], cure["high"], 0.8, 1.2)
     cured: dict[str, list[str]] = {"A and B": [], "C": []}
     said = []
@@ -135,8 +138,8 @@ def judge_cures(results: Results) -> Finding:
     most = max(row["attempts"] for row in bought)
     beyond = max(row["majority"] - row["greedy"] for row in bought if row["attempts"] == most)
     why = (
-        f"A majority of {most} wins back {100 * cure['share']:.0f} % of what noise costs, and is right {100 * beyond:.0f} points "
-        f"more often than greedy at best. Errors of all answers from the smallest to the largest size: {', '.join(said)}. "
+        f"A majority of {most} recovers {100 * cure['share']:.0f} % of the cost of noise, and is up to {100 * beyond:.0f} points "
+        f"more accurate than greedy. Share of answers wrong, from the smallest to the largest size: {', '.join(said)}. "
         f"{larger_or_more(results)}"
     )
     verdict = together([noise, training, lasting])
@@ -144,8 +147,8 @@ def judge_cures(results: Results) -> Finding:
 
 
 def larger_or_more(results: Results) -> str:
-    """At equal total FLOPs, how often a larger model asked less is as good as a smaller one asked more, both by majority and in
-    the mean over seeds.
+    """A sentence that tells how often a larger model with fewer samples is as good as a smaller one with more at no more total
+    FLOPs, both by majority and in the mean over seeds; "" where there is no such pair.
     """
     wins, pairs = 0, 0
     for task in TASKS:
@@ -155,7 +158,7 @@ def larger_or_more(results: Results) -> str:
             if larger:
                 pairs += 1
                 wins += max(r["majority"] for r in larger) >= row["majority"]
-    return f"At equal FLOPs a larger model asked less was as good in {wins} of {pairs} cases." if pairs else ""
+    return f"For the same FLOPs a larger model with fewer samples was as good in {wins} of {pairs} cases." if pairs else ""
 
 
 CLAIMS = (

@@ -122,7 +122,7 @@ JUMPS = [tuple(2.5 - 0.01 * (i % 2) if i < place else 0.01 * (i % 3) for i in ra
 def test_a_loss_whose_seeds_jump_alone_is_no_mirage_though_their_mean_does_not_jump():
     finding = claims.judge_emergence(together(*(result(seed=seed, sums=loss) for seed, loss in enumerate(JUMPS))))
     assert "addition: loss a line" in finding.why
-    assert "the loss of 3 of 3 seeds a step" in finding.why
+    assert "by itself the loss of 3 of 3 seeds a step" in finding.why
     assert "the loss of 0 of 3 seeds a step" in finding.why
     assert finding.verdict == UNDECIDABLE
     assert claims.judge_emergence(together(*(result(seed=seed) for seed in range(3)))).verdict == HOLDS
@@ -215,7 +215,7 @@ def test_samples_must_cure_noise_and_no_more(share, reach, verdict):
     finding = claims.judge_cures(result(cure={"share": share, "low": share - reach, "high": share + reach}, **kept))
     assert (finding.value, finding.low, finding.high) == (share, share - reach, share + reach)
     assert finding.verdict == verdict
-    assert f"wins back {100 * share:.0f} %" in finding.why
+    assert f"recovers {100 * share:.0f} %" in finding.why
 
 
 def test_what_training_cures_is_told_of_the_mean_over_seeds():
@@ -229,7 +229,9 @@ def test_a_larger_model_is_compared_at_equal_cost_in_the_mean_over_seeds():
     assert claims.larger_or_more(together(result(), lucky)) == claims.larger_or_more(
         result(exact=(0.05, 0.0, 0.0, 0.005, 0.5, 0.5))
     )
-    assert claims.larger_or_more(result()) == "At equal FLOPs a larger model asked less was as good in 8 of 10 cases."
+    assert claims.larger_or_more(result()) == (
+        "For the same FLOPs a larger model with fewer samples was as good in 8 of 10 cases."
+    )
 
 
 def test_without_noise_its_cure_cannot_be_judged():
