@@ -12,7 +12,7 @@ from refllm.lab.experiment import Report, Result, conduct, csv_text, save
 from refllm.lab.experiments import EXPERIMENTS, experiment, scaling_claims
 from refllm.lab.verdict import UNDECIDABLE, Claim, Finding
 
-JUDGES = ("scaling_claims", "reliability_claims")  # modules with claims that are no experiments
+JUDGES = ("scaling_claims", "reliability_claims")  # modules with claims that are not experiments
 
 
 class Judged(NamedTuple):
@@ -53,8 +53,8 @@ def chosen(numbers: Collection[int]) -> list[Claim]:
 
 
 def settings_for(module: Any, folder: Path, quick: bool) -> Any:
-    """The settings to conduct an experiment with: those of the result that lies there, whatever they are, so that it is used;
-    a quick result serves only where a quick one is asked for.
+    """The settings to conduct an experiment with: those of a result in the folder, whatever they are, so that it is used; a
+    quick result only where a quick one is asked for.
     """
     wanted = module.QUICK if quick else module.Settings()
     path = folder / module.NAME / "settings.json"
@@ -80,7 +80,7 @@ def needed(claims: Iterable[Claim]) -> list[str]:
 
 
 def conducted(names: Sequence[str], folder: Path, quick: bool, workers: int, report: Report) -> dict[str, Result]:
-    """The results of experiments: what lies in the folder, and the rest conducted."""
+    """The results of experiments by name: read from the folder where they are there, the others conducted."""
     results = {}
     for i, name in enumerate(names, start=1):
         module = experiment(name)
@@ -103,7 +103,7 @@ def judged(claims: Iterable[Claim], results: Mapping[str, Result]) -> list[Judge
 
 
 def keep(found: Sequence[Judged], results: Mapping[str, Result], place: Path) -> None:
-    """Write the table as JSON and CSV into a folder, and draw what claims have plots of their own for."""
+    """Write the table as JSON and CSV into a folder, and draw the claims' own plots."""
     rows = [one.row() for one in found]
     place.mkdir(parents=True, exist_ok=True)
     write_atomically(place / "claims.json", json.dumps({"claims": rows}, indent=1).encode())

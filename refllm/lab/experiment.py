@@ -3,7 +3,7 @@
 FOLDER/NAME/settings.json    what was asked for
             results.json     every number that was found
             TABLE.csv        the same tables for a spreadsheet, and numbers.csv what stands in none
-            FIGURE.png .svg  drawn where matplotlib is installed
+            FIGURE.png .svg  the plots, where matplotlib is installed
 """
 
 import csv
@@ -18,21 +18,22 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from refllm.atomic import write_atomically
+from refllm.lab import plots
 
 Result = dict[str, Any]  # {"tables": {name: [row, …]}, "numbers": {name: value}}, fit for JSON; conduct adds "about"
-Report = Callable[[str], None]  # tells the user one line
+Report = Callable[[str], None]  # shows the user a line
 
 
 class Experiment(Protocol):
     """A module with these names."""
 
     NAME: str  # the folder's and the command's
-    Settings: type  # a frozen dataclass of numbers, strings and tuples of them; its defaults are the whole experiment
+    Settings: type  # a frozen dataclass of numbers, strings and tuples of them; its defaults are the full experiment
     QUICK: Any  # Settings that show the effect in a minute or less
-    SUMMARY: dict[str, tuple[str, ...]]  # the tables, and of them the columns, that are shown when it is done
+    SUMMARY: dict[str, tuple[str, ...]]  # the tables and their columns that are shown when it is done
 
     def run(self, settings: Any, folder: Path, workers: int, report: Report) -> Result:
-        """Conduct it. Half-done work may lie in the folder, and is then used."""
+        """Conduct it, going on from unfinished work in the folder."""
 
     def figures(self, result: Result) -> dict[str, Any]:
         """Its plots, matplotlib Figures by name."""
@@ -41,9 +42,9 @@ class Experiment(Protocol):
 def conduct(
     experiment: Experiment, settings: Any, folder: Path, workers: int = 1, report: Report = print, again: bool = False
 ) -> Result:
-    """The result of an experiment with these settings: that which lies in the folder, or else a new one, which then lies there.
+    """The result of an experiment with these settings: read from the folder if it is there, else found and written there.
 
-    again: conduct it even where there is a result, from its first step
+    again: conduct it from its first step even where there is a result
     """
     place = folder / experiment.NAME
     wanted = json.loads(json.dumps(dataclasses.asdict(settings)))
@@ -68,7 +69,7 @@ def conduct(
 
 
 def circumstances() -> dict[str, str]:
-    """When, where and with what something is measured."""
+    """The date, the machine, and the versions of refllm, backend and Python."""
     from refllm import __version__
     from refllm.array_api import load
     from refllm.bench.report import machine
@@ -80,11 +81,7 @@ def circumstances() -> dict[str, str]:
 
 def draw(experiment: Experiment, result: Result, place: Path) -> list[Path]:
     """Draw the experiment's plots into a folder, each as PNG and SVG. Returns their paths, none where matplotlib is missing."""
-    try:
-        import matplotlib  # noqa: F401 -- asked for once, here
-    except ImportError:
-        return []
-    return save(experiment.figures(result), place)
+    return save(experiment.figures(result), place) if plots.available() else []
 
 
 def save(figures: Mapping[str, Any], place: Path) -> list[Path]:

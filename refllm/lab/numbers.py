@@ -1,4 +1,4 @@
-"""Numbers as tables for readers have them."""
+"""Numbers as text, for tables and sentences."""
 
 from collections.abc import Mapping
 from typing import Any

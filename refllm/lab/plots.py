@@ -1,4 +1,4 @@
-"""How the laboratory's plots look: logarithmic axes with plain numbers, little ink, labels with units, legible in print."""
+"""How the laboratory's plots look: logarithmic axes with plain numbers, little ink, labels with units."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +14,15 @@ LABELS = {
     "tokens": "training tokens D",
     "flops": "training compute C (FLOPs)",
 }
+
+
+def available() -> bool:
+    """Whether matplotlib is installed."""
+    try:
+        import matplotlib  # noqa: F401 -- asked for once, here
+    except ImportError:
+        return False
+    return True
 
 
 def new_figure(x: str, y: str, *, wide: bool = False, panels: int = 1) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""What models that differ in their seeds alone have in common, and how far apart they are."""
+"""Means and ranges over models that differ in their seeds alone."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an experiment's settings must be, whichever they are."""
+"""A check that the settings of every experiment share."""
 
 import dataclasses
 from typing import Any

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 HOLDS, FAILS, UNDECIDABLE = "holds", "fails", "undecidable at this scale"
+SIGNIFICANT = 0.05  # a p-value up to this rejects
 
 
 class Finding(NamedTuple):
@@ -23,7 +24,7 @@ class Claim(NamedTuple):
     number: int
     statement: str
     formula: str  # the quantity, and the rule by which it decides
-    published: str  # the value in print, and where; "" where there is none
+    published: str  # the published value, and where; "" where there is none
     needs: tuple[str, ...]  # the experiments, by name, whose results decide
     judge: Callable[[Mapping[str, Any]], Finding]  # given these results by name
 

@@ -53,23 +53,15 @@ def keep(
     if out is None:
         return
     from refllm.atomic import write_atomically
+    from refllm.lab import plots
     from refllm.lab.experiment import csv_text, save
 
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / f"{name}.json", json_of(about, indent=1).encode())
     for table, rows in (tables or {}).items():
         write_atomically(out / f"{name}-{table}.csv", csv_text(rows).encode())
-    if draws():
+    if plots.available():
         save({f"{name}-{figure}": draw() for figure, draw in figures.items()}, out)
-
-
-def draws() -> bool:
-    """Whether matplotlib is installed."""
-    try:
-        import matplotlib  # noqa: F401 -- without it there are no plots
-    except ImportError:
-        return False
-    return True
 
 
 def json_of(about: Any, indent: int | None = None) -> str:
@@ -118,6 +110,9 @@ def console_of() -> "Console":
 def say_where(out: Path | None, console: "Console") -> None:
     """Say where numbers and plots were written, if they were."""
     if out is not None:
-        what = "Numbers and plots are" if draws() else "Numbers are"
-        more = "" if draws() else "; plots need matplotlib: pip install 'refllm[plots]'"
+        from refllm.lab import plots
+
+        drawn = plots.available()
+        what = "Numbers and plots are" if drawn else "Numbers are"
+        more = "" if drawn else "; plots need matplotlib: pip install 'refllm[plots]'"
         console.print(f"{what} in {out}{more}.", style="dim", markup=False)

@@ -21,10 +21,9 @@ import numpy as np
 from refllm.lab.experiment import Report, Result
 from refllm.lab.fits.fit import student
 from refllm.lab.materials import corpus, text_models, writers
-from refllm.lab.reliability.trend import SIGNIFICANT
 from refllm.lab.running.pool import each
 from refllm.lab.settings import require_whole_numbers
-from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
+from refllm.lab.verdict import FAILS, HOLDS, SIGNIFICANT, UNDECIDABLE, Claim, Finding
 
 NAME = "collapse"
 SUMMARY = {"means": ("kind", "data", "generation", "loss", "distinct", "rare", "entropy")}

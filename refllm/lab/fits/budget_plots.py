@@ -1,5 +1,5 @@
-"""Plots of how compute is best spent, and of laws judged at what they have not seen. Series differ in their lines and marks too,
-for print without colours."""
+"""Plots of how compute is best spent, and of laws judged at what they have not seen. Series differ in line and
+marker too, to be told apart without colours."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,8 @@ def power_of_ten(value: float) -> str:
 
 
 def valleys(found: IsoFlop, unit: str) -> Any:
-    """The losses of every budget with their parabola and its minimum; beside them the law of the minima, a hollow one being
-    beyond the sizes and out of the law."""
+    """The losses of every budget with their parabola and its minimum; beside them the law of the minima. A hollow star
+    is a minimum outside the range of sizes, which the law leaves out."""
     figure, (curves, line) = new_figure(LABELS["parameters"], f"loss ({unit})", panels=2)
     for i, valley in enumerate(found.valleys):
         color, N = COLORS[i % len(COLORS)], valley.runs.parameters
@@ -50,7 +50,7 @@ def valleys(found: IsoFlop, unit: str) -> Any:
 
 
 def frontier(fitted: Fit, runs: Runs, budgets: Sequence[float]) -> Any:
-    """The best N and D of every budget with their bands, beside the laws in print and the runs themselves."""
+    """The best N and D of every budget with their bands, beside the published laws and the runs themselves."""
     figure, panels = new_figure("training compute C = 6·N·D (FLOPs)", "", panels=2)
     mine = 6 * runs.parameters * runs.tokens
     C = np.geomspace(mine.min(), max(*budgets, mine.max()), 40)

@@ -1,4 +1,4 @@
-"""A law fitted to runs: its constants with bootstrap intervals, its residuals, and what cannot be told from the data.
+"""A law fitted to runs: its constants with bootstrap intervals, its residuals, and what the data do not determine.
 
 Runs are resampled whole (Efron 1979): several losses along one training run err together and are drawn together. Percentiles of
 few runs are too narrow, so they are taken further out, as far as Student's t says (Hesterberg 2015, arXiv:1411.5279, section 5.3:
@@ -24,7 +24,7 @@ SCALES, EXPONENTS = {"N": "A", "D": "B", "C": "K"}, {"N": "alpha", "D": "beta", 
 ALIKE = 1.1  # numbers within this factor count as equal
 GONE = 1e-3  # of the least loss: a floor below it has gone to zero
 ZERO = math.log(1e-9)  # and is called zero where its logarithm is below this
-UNKNOWN = 0.5  # half an interval's width beyond this share of its constant: the data do not tell the constant
+UNKNOWN = 0.5  # half an interval's width beyond this share of its constant: the data do not determine it
 
 
 class Fit(NamedTuple):
@@ -91,8 +91,8 @@ def fit(
 ) -> Fit:
     """Fit the loss as a sum of power laws of the variables, columns of Runs.
 
-    floor: True fits one, False has none, a number is one that is known
-    delta: Huber's, in ln loss    resamples: of the bootstrap
+    floor: True fits it, False is none, a number is its known value
+    delta: Huber's, in ln loss    resamples: of the bootstrap, 0 for no intervals
     Raises ValueError for too few runs, a variable with fewer than three values, or losses at or below a given floor.
     """
     variables, terms = tuple(variables), Terms(len(variables), floor is True)
@@ -180,7 +180,7 @@ def _constants(p: np.ndarray, variables: Sequence[str], terms: Terms, floor: flo
 
 
 def warnings(constants: dict[str, float], intervals: dict[str, tuple[float, float]], runs: Runs, terms: Terms) -> tuple[str, ...]:
-    """A sentence for every constant that the data do not tell. The scales A, B and K follow the exponents and are left out."""
+    """A sentence for each constant that the data do not determine, but for the scales A, B and K, which follow the exponents."""
     told, least, n = [], float(runs.loss.min()), len(np.unique(runs.run))
     if intervals and n <= terms.n_parameters:
         told.append(
@@ -200,7 +200,7 @@ def warnings(constants: dict[str, float], intervals: dict[str, tuple[float, floa
 
 
 def mixed(runs: Runs, variables: Sequence[str]) -> tuple[str, ...]:
-    """What else than its variable tells the losses apart that a law in one variable is fitted to: a sentence, if anything."""
+    """A warning where a law in one variable is fitted to losses that differ in another one too; else none."""
     other = {"parameters": "tokens", "tokens": "parameters"}.get(variables[0]) if len(variables) == 1 else None
     if other is not None:
         low, high = float(runs.column(other).min()), float(runs.column(other).max())

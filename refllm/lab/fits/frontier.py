@@ -1,4 +1,4 @@
-"""How to spend a budget: the best number of parameters and tokens, with intervals, beside the laws in print; and what changes
+"""How to spend a budget: the best number of parameters and tokens, with intervals, beside the published laws; and what changes
 where the model will also be used (Sardana 2023, arXiv:2401.00448).
 
 And why two published answers differ: Kaplan's N* ~ C^0.73 leaves embeddings out of N and C and looks at small models, which turns
@@ -21,7 +21,7 @@ class Split(NamedTuple):
     flops: float
     parameters: float
     tokens: float
-    loss: float | None  # None where only N is in print
+    loss: float | None  # None where only N is published
     parameters_interval: tuple[float, float] | None = None
     tokens_interval: tuple[float, float] | None = None
 
@@ -65,8 +65,8 @@ def frontier(fitted: Fit, budgets: Sequence[float]) -> list[Split]:
 
 
 def published(budgets: Sequence[float]) -> list[Split]:
-    """The same by the laws in print, whose N and loss are those of other data and another vocabulary; Kaplan's N and D = C/6N
-    leave embeddings out."""
+    """The best splits by the published laws, whose N and loss are those of other data and another vocabulary; Kaplan's N and
+    D = C/6N leave embeddings out."""
     scale, exponent = KAPLAN_BEST
     splits = []
     for C in budgets:
@@ -76,7 +76,7 @@ def published(budgets: Sequence[float]) -> list[Split]:
 
 
 def best(law: LossLaw, C: float, name: str) -> Split:
-    """The best split of one budget."""
+    """The best split of a budget by one law. name: of the law"""
     N, D = law.optimum(C)
     return Split(name, float(C), float(N), float(D), float(law.loss(N, D)))
 
@@ -96,7 +96,7 @@ def lifetimes(fitted: Fit, budgets: Sequence[float], inference_tokens: float) ->
 
 
 def lifetime(law: LossLaw, C: float, inference_tokens: float, name: str) -> Lifetime:
-    """The same for one law and budget."""
+    """The least operations for the loss that one law's best split of C reaches. name: of the law"""
     split = best(law, C, name)
     loss = float(law.loss(split.parameters, split.tokens))
     N, D = law.lifetime_optimum(loss, inference_tokens)
@@ -131,8 +131,8 @@ def _law(fitted: Fit) -> LossLaw:
 
 
 def _interval(fitted: Fit, of: Callable[[LossLaw], float]) -> tuple[float, float] | None:
-    """The 95 % interval of something that the bootstrap's laws have; None without a bootstrap, and where more of its laws than an
-    interval leaves out have no such thing, since by them the loss does not fall or floats do not hold their constants."""
+    """The 95 % interval of a quantity of the bootstrap's laws; None without a bootstrap, and where more of its laws lack the
+    quantity than an interval leaves out, because by them the loss does not fall or their constants overflow."""
     values = []
     for law in fitted.loss_laws()[1:]:
         try:
@@ -146,16 +146,17 @@ def _interval(fitted: Fit, of: Callable[[LossLaw], float]) -> tuple[float, float
     return fitted.interval(values) if values and left_out <= fitted.beyond * len(fitted.samples) else None
 
 
-TABLES = 47491.0  # N = N_E + 47491·N_E^(1/3): what embeddings add, by Pearce & Song's regression on Hoffmann's models
+EMBEDDINGS = 47491.0  # N = N_E + 47491·N_E^(1/3): what embeddings add, by Pearce & Song's regression on Hoffmann's models
 
 
 def apparent_exponent(law: LossLaw, sizes: int = 20) -> float:
-    """The k of N_E* ~ C_E^k that somebody finds who leaves embeddings out of N and of C = 6·N_E·D, at Kaplan's sizes.
+    """The k of N_E* ~ C_E^k that is found when embeddings are left out of N and of C = 6·N_E·D, at Kaplan's sizes.
 
-    Their simulation: `sizes` models N_E from 10^2.9 to 10^9.2, budgets C_E from 10^12.95 to 10^20.7, at each the best of them.
+    Pearce & Song's simulation: `sizes` models, N_E from 10^2.9 to 10^9.2, budgets C_E from 10^12.95 to
+    10^20.7, at each the best of them.
     """
     N_E = np.logspace(2.9, 9.2, sizes)
-    N = N_E + TABLES * np.cbrt(N_E)
+    N = N_E + EMBEDDINGS * np.cbrt(N_E)
     C_E = np.logspace(12.95, 20.7, 200)
     D = C_E[:, None] / (6 * N_E)
     chosen = N_E[np.argmin(law.loss(N, D), axis=1)]

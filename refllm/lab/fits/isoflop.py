@@ -84,8 +84,8 @@ def isoflop(runs: Runs, at: Sequence[float] | None = None) -> IsoFlop:
 
 
 def exponents_without_a_size(runs: Runs, found: IsoFlop) -> list[float]:
-    """The exponent at the same budgets when each size is left out in turn, the smallest first: what hangs on a single size. Where
-    the others have no law of minima, none."""
+    """The exponent at the same budgets when each size is left out in turn, the smallest first: how much a
+    single size decides. A size without which there are fewer than two minima is skipped."""
     exponents = []
     for N in np.unique(runs.parameters):
         try:
@@ -130,7 +130,7 @@ def at_budget(runs: Runs, C: float) -> Runs:
 
 
 def parabola_bias(law: LossLaw, valley: Valley) -> float:
-    """What the parabola makes of this law without noise, on the valley's sizes: its N* over the law's own.
+    """The parabola's bias: N* of a parabola through this law's losses at the valley's sizes, over the law's own N*.
 
     Raises ValueError where one of them has no minimum there.
     """
@@ -187,7 +187,7 @@ def _why_not(parts: Sequence[Runs], minima: int) -> str:
     """Why there is no law of minima, and what to do."""
     if not parts:
         return (
-            "no budget is reached by three sizes, so there is no valley to find; train at least three sizes to the same compute, "
+            "no budget is reached by three sizes, so no minimum can be found; train at least three sizes to the same compute, "
             "or fit L(N, D) instead: refllm lab frontier."
         )
     best = [part.parameters[np.argmin(part.loss)] for part in parts]
@@ -204,4 +204,4 @@ def _why_not(parts: Sequence[Runs], minima: int) -> str:
         )
     if largest:
         return f"{tried}: at {largest} the largest size is the best; train larger sizes, or look at smaller budgets."
-    return f"{tried}: the losses lie on no valley; train more sizes and seeds, or fit L(N, D) instead: refllm lab frontier."
+    return f"{tried}: the losses show no minimum; train more sizes and seeds, or fit L(N, D) instead: refllm lab frontier."

@@ -1,4 +1,4 @@
-"""Laws of loss in the number of parameters N, of training tokens D and of operations C, and those in print.
+"""Laws of loss in the number of parameters N, of training tokens D and of operations C, and the published ones.
 
     L(x) = E + (k/x)^γ                    one variable, with a floor E or without
     L(N, D) = E + A/N^α + B/D^β           Hoffmann 2022, arXiv:2203.15556, equation 2
@@ -128,7 +128,7 @@ HOFFMANN_PARAMETER_EXPONENTS = {"approach 1": 0.50, "approach 2": 0.49, "approac
 
 
 def compute_factors(share: float = 0.5) -> dict[str, float]:
-    """How many times the compute leaves `share` of the reducible loss, by each law that is around.
+    """How many times the compute leaves `share` of the reducible loss, by each law to compare with.
 
     "quadratic": loss ~ C^−1/2, one factor scaled and the other free    "quartic": loss ~ C^−1/4, α = β = 1/2 at the best split
     """

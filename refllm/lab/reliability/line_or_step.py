@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refllm.array_api import generator
+from refllm.lab.verdict import SIGNIFICANT
 
-SIGNIFICANT = 0.05
 FEWEST = 5  # points: a step has three constants
 LEAST = 1e-12  # a squared error that counts as none
 

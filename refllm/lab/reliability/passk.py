@@ -1,4 +1,4 @@
-"""More attempts at inference: the chance that one of k is right, that most agree on it, and what all of them cost.
+"""More attempts at inference: how often one of k is right, their majority or the best scored, and what all of them cost.
 
     pass@k of an item solved with probability p each time = 1 − (1 − p)^k
 
@@ -50,7 +50,7 @@ def majority(answers: Any, truth: Any, k: int, repeats: int = 100, seed: int = 0
 
 
 def majorities(answers: Any, truth: Any, k: int, repeats: int = 100, seed: int = 0) -> np.ndarray:
-    """How often each item's commonest answer among k drawn samples is right: (I,)."""
+    """How often each item's commonest answer among k drawn samples is right: (I,). Raises ValueError for k beyond the samples."""
     answers, truth = np.asarray(answers), np.asarray(truth)
     if not 1 <= k <= answers.shape[1]:
         raise ValueError(f"a majority of {k} cannot be taken from {answers.shape[1]} samples an item; draw at least {k}.")
@@ -67,7 +67,10 @@ def majorities(answers: Any, truth: Any, k: int, repeats: int = 100, seed: int =
 
 
 def best_of(scores: Any, right: Any, n: int, repeats: int = 100, seed: int = 0) -> float:
-    """The share of items where the best scored of n drawn samples is right. scores, right: (I, samples)."""
+    """The share of items where the best scored of n drawn samples is right. scores, right: (I, samples).
+
+    Raises ValueError for an n beyond the samples.
+    """
     scores, right = np.asarray(scores), np.asarray(right)
     if not 1 <= n <= scores.shape[1]:
         raise ValueError(f"the best of {n} cannot be taken from {scores.shape[1]} samples an item; draw at least {n}.")
@@ -83,8 +86,8 @@ class Tail(NamedTuple):
     """How −ln pass@k falls as k grows."""
 
     exponent: float  # b of k^−b
-    error: float  # by how much its logarithm misses that law, root mean square
-    power_law: bool  # whether it misses it by less than an exponential law, as of items that are all alike
+    error: float  # root mean square of ln(−ln pass@k) less that law's
+    power_law: bool  # whether its error is less than that of an exponential law, which equally hard items have
 
 
 def tail(k: Any, reached: Any) -> Tail | None:

@@ -1,4 +1,4 @@
-"""Plots of yields, of why models err and of what more attempts buy. Sizes differ in their marks too, for print without colour."""
+"""Plots of yields, of why models err and of what more attempts buy. Sizes differ in marker too, for readers without colours."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,12 +11,11 @@ from refllm.lab.reliability.passk import Tail
 from refllm.lab.seeds import over_seeds
 
 Rows = Sequence[Mapping[str, Any]]
-MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def style(i: int) -> dict[str, Any]:
     """The colour and the mark of the i-th of several lines."""
-    return {"color": plots.COLORS[i % len(plots.COLORS)], "marker": MARKS[i % len(MARKS)], "markersize": 5}
+    return {"color": plots.COLORS[i % len(plots.COLORS)], "marker": plots.MARKERS[i % len(plots.MARKERS)], "markersize": 5}
 
 
 def models(axes: Any, rows: Rows, x: str, y: str, least: float = -np.inf, **look: Any) -> None:

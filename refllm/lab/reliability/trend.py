@@ -8,9 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refllm.array_api import generator
-from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE
-
-SIGNIFICANT = 0.05
+from refllm.lab.verdict import FAILS, HOLDS, SIGNIFICANT, UNDECIDABLE
 
 
 class Trend(NamedTuple):

@@ -1,4 +1,4 @@
-"""The tasks of a pool as the one that waits for them sees them, and when all will be done.
+"""The tasks of a pool while it works: which are done, running and waiting, and when all will be done.
 
 with watching() as board:
     …                       # whatever calls pool.each
@@ -18,19 +18,19 @@ from refllm.lab.running.progress import Told, path_of, read
 
 DONE, RUNNING, WAITING = "done", "running", "waiting"
 ORDER = (DONE, RUNNING, WAITING)
-TELLING = 0.02  # the share of a task from which on it tells how long all of it takes
+TELLING = 0.02  # once this share of a task is done, its whole time is estimated
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task as it is seen."""
+    """A task and how far it is."""
 
     name: str
     cost: float = 1.0  # in one unit for all tasks
     state: str = WAITING
     told: Told = Told()
-    began: float = 0.0  # when it was first seen at work, by the clock of `look`
-    seconds: float | None = None  # so far, or that it took; None while it waits, and where its result was there before
+    began: float = 0.0  # when `look` first saw it at work, by its clock
+    seconds: float | None = None  # so far, or in all; None while it waits, and where its result was kept from before
 
 
 class Board:
@@ -43,14 +43,17 @@ class Board:
         self._lock = threading.Lock()
 
     def open(self, folder: Path | None, costs: Sequence[tuple[str, float]], later: float) -> None:
-        """A pool begins: its tasks' names and costs. later: the cost of what follows when they are done"""
+        """A pool begins.
+
+        folder: of its results    costs: its tasks' names and costs    later: the cost of what follows when they are done
+        """
         with self._lock:
             self._folder, self.later, self.workers = folder, later, 0
             self.title = f"{folder.parent.name}, {folder.name}" if folder else ""
             self._tasks = {name: Task(name, cost) for name, cost in costs}
 
     def end(self, name: str, told: Told, seconds: float | None) -> None:
-        """A task is done, the last so far."""
+        """A task is done, after those that were done before. seconds: that it took; None where its result was kept from before"""
         with self._lock:
             self._tasks[name] = replace(self._tasks.pop(name), state=DONE, told=told, seconds=seconds)
 
@@ -66,7 +69,7 @@ class Board:
 
 
 def _seen(task: Task, folder: Path, now: float) -> Task:
-    """A task with what it has told by now; one whose file is gone has ended, though its result may still be on its way."""
+    """A task with what its file says now; one whose file is gone has ended, though its result may not have arrived yet."""
     path = path_of(folder, task.name)
     if task.state == DONE:
         return task
@@ -82,22 +85,24 @@ def models(tasks: Sequence[Task]) -> int:
 
 
 def share(task: Task, n_models: int) -> float:
-    """How much of a task is done, if it trains so many models; 0 where it does not tell."""
+    """The share of a task that is done, if it trains so many models; 0 where it does not report."""
     told = task.told
     return (told.models - 1 + told.done / told.of) / max(n_models, told.models) if told.of else 0.0
 
 
 def whole(task: Task, n_models: int) -> float | None:
-    """The seconds that all of a task takes, if it goes on as fast as so far; None while that is not to be seen."""
+    """The seconds that the whole task takes at its pace so far; None while too little of it is done to tell."""
     part = 1.0 if task.state == DONE else share(task, n_models)
     return task.seconds / part if task.seconds and part >= TELLING else None
 
 
 def seconds_left(tasks: Sequence[Task], workers: int, later: float = 0.0) -> float | None:
-    """The time until all tasks and what follows them are done; None while nothing tells.
+    """The seconds until all tasks, and what follows them, are done; None while no task's pace is known.
 
-    What does not tell takes as long, for its cost, as what does on average; tasks that wait are begun in their order by the first
-    worker that has nothing to do.
+    A task of unknown pace takes as long, for its cost, as the known ones do on average; waiting tasks are begun in their order,
+    each by the first worker that is free.
+
+    later: the cost of what follows, in the unit of the tasks' costs
     """
     n_models = models(tasks)
     known = {task.name: seconds for task in tasks if (seconds := whole(task, n_models)) is not None}
@@ -118,7 +123,7 @@ _board: ContextVar[Board | None] = ContextVar("board", default=None)
 
 @contextmanager
 def watching() -> Iterator[Board]:
-    """A board that shows the pools which work inside."""
+    """Give a board that shows the tasks of every pool that works inside."""
     board = Board()
     before = _board.set(board)
     try:
@@ -128,5 +133,5 @@ def watching() -> Iterator[Board]:
 
 
 def watched() -> Board | None:
-    """The board of whoever watches; None where nobody does."""
+    """The board in use; None outside of `watching`."""
     return _board.get()

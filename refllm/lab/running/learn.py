@@ -29,7 +29,7 @@ class Snapshot(NamedTuple):
     """A model at one step."""
 
     step: int  # updates made
-    tokens: int  # read so far, those that do not count among them
+    tokens: int  # read so far, those without a target among them
     raw: dict[str, Any]  # the parameters by name, arrays of the backend in use
     averaged: dict[str, Any]  # their running mean
     cooled: dict[str, Any] | None = None  # those of the branch that ends here; None without cooldown
@@ -51,7 +51,7 @@ def learn(
     batch_at: the batch of a step, counted from 0, the same whenever it is asked for    snapshots: steps, 1 … training.steps
     horizon: γ of the running mean    gain: first weights are spread as `spread` says; None: as the architecture itself has them
     cooldown: the share of each snapshot's steps in which a branch cools; 0: no branches. They come on top of the trunk's steps
-    Raises ValueError for a snapshot that is no step, a share that is none, and where the loss is no longer a number.
+    Raises ValueError for a snapshot outside 1 … training.steps, as `branches_of` does, and where the loss is infinite or NaN.
     """
     if not snapshots or min(snapshots) < 1 or max(snapshots) > training.steps:
         raise ValueError(f"snapshots at {sorted(snapshots)} must be steps from 1 to training.steps={training.steps}.")

@@ -35,16 +35,16 @@ def each(
     costs: Sequence[float] | None = None,
     later: float = 0.0,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Call the function with every task's argument, `workers` at a time; yield names and results as they are there.
+    """Call the function with every task's argument, `workers` at a time; yield each name and result when it is done.
 
-    function: of a module, so that another process finds it; its result is written as JSON
-    folder: where results are kept; a task whose result is there is not run again. None: nowhere
+    function: defined in a module, so that another process can import it; its result is written as JSON
+    folder: where results are kept as NAME.json; a task whose result is there is not run again. None: they are not kept
     executor: processes; mpi (mpi4py.futures, under mpiexec -n … python -m mpi4py.futures) or dask (a local cluster, or the one
     that DASK_SCHEDULER_ADDRESS names), whose workers are as many as they have
-    costs: of the tasks, alike if not given, and `later` that of what the caller does when they are done, in one unit: by which
-    whoever watches (see `board`) foretells the end
+    costs: of the tasks, in any one unit, equal if not given    later: the cost of what the caller does when they are done; both
+    serve to estimate the time that is left (see `board`)
     Raises ValueError for two tasks of one name or an unknown executor, ImportError where its library is missing, and what a
-    task raises, with the task's name; results that are there by then stay.
+    task raises, a ValueError with the task's name; results that are there by then stay.
     """
     names = [name for name, _ in tasks]
     if len(set(names)) < len(names):
@@ -107,14 +107,14 @@ def _run(function: Function, calls: Sequence[Call], workers: int, executor: str)
             for future in as_completed(running):
                 with named(running[future]):
                     yield running[future], future.result()
-        finally:  # also where an error or Ctrl-C came between: what has not begun never does
+        finally:  # on an error or Ctrl-C too: what has not begun never does
             for future in running:
                 future.cancel()
 
 
 @contextmanager
 def named(name: str) -> Iterator[None]:
-    """Add a task's name to what it finds wrong."""
+    """Put a task's name before the message of its ValueError."""
     try:
         yield
     except ValueError as error:
@@ -122,7 +122,7 @@ def named(name: str) -> Iterator[None]:
 
 
 def at_work(function: Function, call: Call) -> Done:
-    """Call the function while BLAS has one thread."""
+    """Call the function with one BLAS thread."""
     import threadpoolctl  # only here: finding the libraries takes milliseconds
 
     began = time.perf_counter()
@@ -148,30 +148,30 @@ def _dask() -> Iterator[Executor]:
 
 @contextmanager
 def _processes(workers: int) -> Iterator[Executor]:
-    """Processes that end at once where an error or Ctrl-C comes between, or where this process ends, killed for instance."""
+    """Processes that end at once on an error or Ctrl-C, or when this process is killed."""
     context = multiprocessing.get_context("spawn")
-    ear, mouth = context.Pipe(duplex=False)
+    reader, writer = context.Pipe(duplex=False)
     with (
-        ear,
-        mouth,
-        ProcessPoolExecutor(workers, mp_context=context, initializer=end_when_closed, initargs=(ear,)) as pool,
+        reader,
+        writer,
+        ProcessPoolExecutor(workers, mp_context=context, initializer=end_when_closed, initargs=(reader,)) as pool,
     ):
         try:
             yield pool
         except BaseException:
-            mouth.close()
+            writer.close()
             raise
 
 
-def end_when_closed(ear: Connection) -> None:
-    """In a process of a pool: end as soon as nobody holds the other end of the pipe, and not train on for nobody.
+def end_when_closed(reader: Connection) -> None:
+    """In a pool's process: exit as soon as the other end of the pipe is closed, rather than train on for nobody.
 
-    Ctrl-C, which a terminal sends to every process, is left to the one that waits for all.
+    Ctrl-C, which a terminal sends to every process, is left to the parent.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def wait() -> None:
-        ear.poll(None)
+        reader.poll(None)
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

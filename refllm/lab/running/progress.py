@@ -1,9 +1,9 @@
-"""How far the tasks of a pool are: each tells it in a small file while it runs, and whoever waits for them reads it.
+"""How far the tasks of a pool are: each writes it to a small file while it runs, which the process that waits for them reads.
 
 FOLDER/NAME.progress    {"done": 1204, "of": 8192, "loss": 1.62, "models": 1}
 
-A file is written only while somebody watches, once a second at most, and is gone when its task has ended. Where it cannot be
-written or read, as on machines that do not share the folder, the task runs all the same and counts as waiting until its end.
+A file is written only while a board watches, once a second at most, and is removed when its task ends. Where it cannot be
+written or read, as on machines that do not share the folder, the task still runs, and counts as waiting until its end.
 """
 
 import json
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 INTERVAL = 1.0  # seconds between two writings
-SIZE = 160  # bytes of a file, blanks at its end included, so that nothing of a longer one before stays
+SIZE = 160  # bytes of a file, padded with blanks, so that nothing of a longer text before it stays
 
 
 class Told(NamedTuple):
-    """What a task says of itself."""
+    """What a task reports."""
 
     done: int = 0  # updates made of the model it trains now
     of: int = 0  # how many there will be; 0 where it does not train
@@ -28,7 +28,7 @@ class Told(NamedTuple):
     models: int = 0  # begun so far
 
 
-Tell = Callable[[int, Callable[[], float]], None]  # given the updates made, and what reads their loss
+Tell = Callable[[int, Callable[[], float]], None]  # given the updates made, and a function that gives the last one's loss
 
 
 class Teller:
@@ -65,9 +65,9 @@ _teller: ContextVar[Teller | None] = ContextVar("teller", default=None)
 
 
 def begin(of: int) -> Tell:
-    """Tell that the task begins to train a model for so many updates. Returns what tells how many are made.
+    """Report that the task begins to train a model for so many updates. Returns the function to call after each of them.
 
-    It costs a look at the clock, and nothing where nobody watches.
+    A call costs a look at the clock, and nothing where no board watches.
     """
     teller = _teller.get()
     return _silent if teller is None else teller.begin(of)
@@ -79,7 +79,7 @@ def _silent(done: int, loss: Callable[[], float]) -> None:
 
 @contextmanager
 def telling(path: Path | None) -> Iterator[Callable[[], Told]]:
-    """A task that is inside tells how far it is in this file; None: it tells nobody. Gives what it told last."""
+    """The task inside reports to this file; None: to none. Gives a function that returns the last report."""
     if path is None:
         yield Told
         return
@@ -93,12 +93,12 @@ def telling(path: Path | None) -> Iterator[Callable[[], Told]]:
 
 
 def path_of(folder: Path, name: str) -> Path:
-    """Where a task tells how far it is."""
+    """The file of a task."""
     return folder.absolute() / f"{name}.progress"
 
 
 def read(path: Path) -> Told | None:
-    """What a task told last; None where there is nothing to read."""
+    """A task's last report; None where there is nothing to read."""
     try:
         return Told(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

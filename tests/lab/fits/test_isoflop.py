@@ -196,7 +196,7 @@ def test_where_no_minimum_lies_among_the_sizes_the_reason_is_told():
         isoflop(valleys(BESIROGLU, 4), [1e18])
     hill = np.array([2.9, 3.0, 3.1, 3.15, 2.89, 3.15, 3.1, 3.0, 2.9])
     hill = valleys(BESIROGLU, 4)._replace(loss=np.tile(hill, 5))
-    with pytest.raises(ValueError, match="the losses lie on no valley; train more sizes and seeds"):
+    with pytest.raises(ValueError, match="the losses show no minimum; train more sizes and seeds"):
         isoflop(hill)
     with pytest.raises(ValueError, match="no budget is reached by three sizes"):
         isoflop(along(SMALL, sizes=2))
