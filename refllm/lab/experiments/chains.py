@@ -1,9 +1,10 @@
-"""Do counting and long chains stay hard? One answer after a row of symbols: how many, or their sum modulo 10, all in the head.
+"""Do counting and long chains stay hard? One answer after a row of symbols, without intermediate steps: how many, or
+their sum modulo 10.
 
-A transformer of fixed depth has the same few steps for any length, and counts by averages that it must tell apart ever finer
-(Hahn 2020, arXiv:1906.06755; Dziri 2023, arXiv:2305.18654). So accuracy is taken against length, a model for each length, of
-several sizes and seeds, all after as many updates. A length counts as hard where accuracy is nearer to that of always giving the
-commonest answer than to 1.
+A transformer of fixed depth has the same few steps for any length, and counts by averages whose differences shrink with it
+(Hahn 2020, arXiv:1906.06755; Dziri 2023, arXiv:2305.18654). So accuracy is measured against length, with models of several sizes
+and seeds trained on each length for equally many updates. A length counts as hard where accuracy is nearer to chance level, that
+of always giving the most common answer, than to 1.
 """
 
 from collections.abc import Mapping
@@ -29,10 +30,11 @@ TASKS = ("counting", "running sum")
 
 @dataclass(frozen=True)
 class Settings:
-    """The sizes, the lengths, and how long the models learn. The defaults take four to five minutes on two cores.
+    """The sizes, the lengths and the training. The defaults take four to five minutes on two cores.
 
-    counts, sums: lengths of rows to count in and to sum, up to where accuracy has fallen    seeds: models of each size and length
-    steps: updates of `batch` rows each
+    widths: of the models, d_model    seeds: models of each size and length
+    counts, sums: lengths of the rows to count in and of those to sum, up to where accuracy has fallen
+    steps: updates, on `batch` rows each    items: rows for evaluation
     """
 
     widths: tuple[int, ...] = (8, 16, 32)
@@ -48,7 +50,7 @@ class Settings:
         require_whole_numbers(self, widths=2)
         for name, lengths in (("counts", self.counts), ("sums", self.sums)):
             if len(lengths) < 2:
-                raise ValueError(f"{name}={lengths} shows no fall with length; name two lengths or more.")
+                raise ValueError(f"{name}={lengths} cannot show a fall with length; give two lengths or more.")
 
 
 QUICK = Settings(widths=(8, 16), counts=(4, 64), sums=(1, 4), seeds=1)
@@ -87,7 +89,7 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
 
 
 def learned(job: Job) -> dict[str, Any]:
-    """Train one model and ask it."""
+    """Train one model and measure its accuracy."""
     s, task = job.settings, task_of(job)
     trained = train(task, Recipe(job.width, steps=s.steps, batch=s.batch, seed=job.seed))
     found = outcomes(task, trained, s.items)
@@ -104,16 +106,16 @@ def learned(job: Job) -> dict[str, Any]:
         "low": share.low,
         "high": share.high,
         "items": share.n,
-        "chance": float(answers.max() / answers.sum()),  # of whoever always gives the commonest answer
+        "chance": float(answers.max() / answers.sum()),  # of always giving the most common answer
         "nats_per_answer": float(-np.log(np.maximum(found.probability, 1e-300)).mean()),
     }
 
 
 def figures(result: Result) -> dict[str, Any]:
-    """Accuracy against length, a line for each size with the range of its seeds; the commonest answer's and the middle dotted."""
+    """Accuracy against length, a line for each size with the range of its seeds; chance level and the middle dotted."""
     from refllm.lab import plots
 
-    figure, panels = plots.new_figure("length (symbols)", "share right", panels=len(TASKS))
+    figure, panels = plots.new_figure("length (symbols)", "accuracy", panels=len(TASKS))
     for axes, task in zip(panels, TASKS, strict=True):
         rows = [row for row in result["tables"]["lengths"] if row["task"] == task]
         for i, width in enumerate(sorted({row["width"] for row in rows})):
@@ -122,8 +124,8 @@ def figures(result: Result) -> dict[str, Any]:
             reach = [[row["accuracy"] - row["least"] for row in mine], [row["greatest"] - row["accuracy"] for row in mine]]
             marker, label = plots.MARKERS[i % len(plots.MARKERS)], f"width {width}, N = {mine[0]['parameters']:,}"
             axes.errorbar(x, y, reach, marker=marker, capsize=4, color=color, label=label)
-        axes.plot(x, [middle(row) for row in mine], linestyle="-.", linewidth=1, color=plots.INK, label="hard below")
-        axes.plot(x, [row["chance"] for row in mine], linestyle=":", color=plots.INK, label="commonest answer")
+        axes.plot(x, [middle(row) for row in mine], linestyle="-.", linewidth=1, color=plots.INK, label="hard below this")
+        axes.plot(x, [row["chance"] for row in mine], linestyle=":", color=plots.INK, label="chance level")
         axes.set_title(task, fontsize=10, color=plots.INK)
         axes.set_ylim(-0.03, 1.03)
         axes.set_xscale("log", base=2)
@@ -134,21 +136,22 @@ def figures(result: Result) -> dict[str, Any]:
 
 
 def middle(row: Mapping[str, Any]) -> float:
-    """The accuracy half-way between the commonest answer's and a perfect one."""
+    """The accuracy half-way between chance level and 1."""
     return (1 + row["chance"]) / 2
 
 
 def verdict_of(short: Mapping[str, Any], long: Mapping[str, Any]) -> str:
-    """Whether length is hard for a model, by its accuracy at the least and at the greatest."""
+    """Whether length is hard for a model, by the rows of its shortest and its longest inputs: HOLDS, FAILS or UNDECIDABLE."""
     hard = within(long["accuracy"], long["low"], long["high"], 0, middle(long))
     return UNDECIDABLE if hard == HOLDS and short["low"] <= middle(short) else hard
 
 
 def judge_chains(results: Mapping[str, Any]) -> Finding:
-    """Claim 13, of the widest models at the greatest length, by Wilson's interval.
+    """Claim 13, of the widest models, by Wilson's 95 % interval of the accuracy.
 
-    A task stays hard where that lies below the middle for every seed, and above it at the least length: length is what is hard.
-    The claim holds where both tasks do, and fails where one is above the middle at the greatest length for every seed.
+    A task stays hard where, for every seed, the interval lies below the middle between chance level and 1 at the greatest length,
+    and above it at the least: so it is the length that is hard. The claim holds where both tasks stay hard, and fails where, for
+    every seed of a task, it lies above the middle at the greatest length. Otherwise it is undecidable.
     """
     rows, verdicts, said, ends = results[NAME]["tables"]["accuracy"], [], [], []
     widest = [row for row in rows if row["width"] == max(row["width"] for row in rows)]
@@ -159,11 +162,11 @@ def judge_chains(results: Mapping[str, Any]) -> Finding:
         verdicts.append(found.pop() if len(found) == 1 else UNDECIDABLE)
         least, most = (float(np.mean([row["accuracy"] for row in part])) for part in (short, long))
         said.append(
-            f"{task} {least:.2f} of {mine[0]['length']}, {most:.2f} of {mine[-1]['length']} (hard below {middle(long[0]):.2f})"
+            f"{task} {least:.2f} at {mine[0]['length']}, {most:.2f} at {mine[-1]['length']} (hard below {middle(long[0]):.2f})"
         )
         ends.append((most, min(row["low"] for row in long), max(row["high"] for row in long)))
-    why = f"With N ≈ {widest[0]['parameters']:,}, right by symbols: {'; '.join(said)}."
-    return Finding(*max(ends), "right at the greatest length", together(verdicts), why)
+    why = f"Accuracy at N ≈ {widest[0]['parameters']:,} by length: {'; '.join(said)}."
+    return Finding(*max(ends), "accuracy at the greatest length", together(verdicts), why)
 
 
 CLAIMS = (

@@ -1,8 +1,8 @@
 """Bits per word of texts of rising predictability, and their arithmetic code, which is as long.
 
 A transformer and n-grams are trained on all kinds of text and tested on words of a held-out part; or the user's own model is
-tested. A model's probabilities drive an arithmetic coder, and a decoder with the same probabilities reads the code back.
-N-grams see only a few characters back, too few to notice a repetition: what is predictable depends on the model.
+tested. A model's probabilities drive an arithmetic coder, and a decoder with the same probabilities decodes the texts again.
+N-grams see only the last few characters, too few to notice a repetition: what is predictable depends on the model.
 """
 
 import math
@@ -31,7 +31,7 @@ SUMMARY = {
 }
 TRAINED, CHECKPOINT = ("transformer", "n-grams"), "checkpoint"
 AGREE = 1e-4  # relative difference between −Σ log2 p step by step and in one pass: sums in float32 in another order
-ENDING = 2  # bits by which an arithmetic code may be longer than its text costs, beside the precision of its frequencies
+ENDING = 2  # bits by which an arithmetic code may exceed −Σ log2 p, besides the precision of its frequencies
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Settings:
 
     checkpoint: the user's model, a folder or a file; "" for a small transformer and n-grams that are trained here
     width: the transformer's d_model    steps: its updates, each on `batch` texts    order: of the n-grams
-    length: characters of a text, at most    texts: of each kind that are measured and coded
+    length: characters of a text, at most    texts: of each kind, to measure and to code
     text: a file or a folder with the words; "" for Python's standard library
     """
 
@@ -81,7 +81,7 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
 
 
 def judged(task: tuple[str, Settings]) -> Result:
-    """One model: what texts of every kind cost, and what those of each kind cost more than those of the next."""
+    """One model: the bits that texts of every kind take, and how many more each kind takes than the next."""
     name, s = task
     learned_from, asked_about = sources(s.text, s.length)
     model = forecaster(name, learned_from, s)
@@ -113,9 +113,9 @@ def forecaster(name: str, source: Source, s: Settings) -> Forecaster:
 
 
 def measured(model: Forecaster, source: Source, kind: str, s: Settings) -> tuple[dict[str, Any], np.ndarray]:
-    """What texts of a kind cost under a model, and their code; also the bits per byte of each text, (texts,).
+    """A row with the bits that texts of a kind take under a model and in its code; and the bits per byte of each text, (texts,).
 
-    The texts of different kinds are paired: the n-th of each is drawn by the same random numbers.
+    The texts of different kinds are paired: the n-th of each is drawn from the same random numbers.
     """
     texts = [source.draw(kind, generator(s.seed, "judged", i), s.length) for i in range(s.texts)]
     rows = [model.ids(text) for text in texts]
@@ -147,7 +147,7 @@ def interval(values: np.ndarray, name: str) -> dict[str, float]:
 
 
 def figures(result: Result) -> dict[str, Any]:
-    """Bits per byte of every kind with intervals, and how much longer the codes are than the texts' bits."""
+    """Bits per byte of every kind with intervals, and how much longer the codes are than −Σ log₂ p."""
     from refllm.lab import plots
 
     figure, (bits, codes) = plots.new_figure("", "bits per byte", panels=2)
@@ -176,11 +176,11 @@ def figures(result: Result) -> dict[str, Any]:
 
 
 def judge_bits(results: Mapping[str, Any]) -> Finding:
-    """Claim 5, of the transformer or the user's model. It fails where a code does not give its texts back; where its length is
-    off −Σ log₂ p by more than the precision of its frequencies, and 2 bits above, as theory allows (Witten 1987); where one pass
-    and the coder's steps differ in −Σ log₂ p by more than AGREE; where random letters take fewer bits than their entropy; or
-    where a kind of text takes more than the one before it. It holds where each takes fewer. Intervals of 95 % decide, of the
-    differences between paired texts; otherwise it is undecidable.
+    """Claim 5, of the transformer or the user's model. It fails where a code of any model does not decode to its texts; where its
+    length is off −Σ log₂ p by more than the precision of its frequencies, and 2 bits above, as theory allows (Witten 1987); where
+    one pass and the coder's steps differ in −Σ log₂ p by more than a share AGREE; where random letters take fewer bits than their
+    entropy; or where a kind of text takes more than the one before it. It holds where each takes fewer. The 95 % intervals of the
+    bits per byte, and of their differences between paired texts, decide; otherwise it is undecidable.
     """
     tables, numbers = results[NAME]["tables"], results[NAME]["numbers"]
     rows = tables["texts"]
@@ -201,7 +201,7 @@ def judge_bits(results: Mapping[str, Any]) -> Finding:
     least = min(steps, key=lambda step: step["low"])
     why = (
         f"Bits per byte: {falling}; {least['easier']} takes {least['difference']:.2f} [{least['low']:.2f}, {least['high']:.2f}] "
-        f"fewer than {least['harder']}; {back} of {len(rows)} codes gave their texts back, at most "
+        f"fewer than {least['harder']}; {back} of {len(rows)} codes decode to their texts, and are at most "
         f"{max(row['bits_over'] for row in rows):.1f} bits longer than −Σ log₂ p."
     )
     text = mine["text"]

@@ -1,7 +1,8 @@
-"""Who remembers what is rare? Facts that come by Zipf's law, asked all alike: recall against how often each was learned, and N.
+"""Which sizes recall rare facts? Models train on facts that follow Zipf's law, and are then asked for all facts equally often:
+recall against the frequency of a fact in training, and against N.
 
-A model that learns surface patterns knows the few facts that make up most of its text and guesses at the rest. With Zipf's
-exponent s the r-th of K facts comes with a share r^−s / Σ k^−s of all (Hutter 2021, arXiv:2102.04074, section 3).
+A model that learns surface patterns knows the few facts that make up most of its training data and guesses the rest. With Zipf's
+exponent s the r-th of K facts has a share r^−s / Σ k^−s of all (Hutter 2021, arXiv:2102.04074, section 3).
 """
 
 from collections.abc import Mapping
@@ -23,15 +24,16 @@ from refllm.lab.verdict import FAILS, HOLDS, UNDECIDABLE, Claim, Finding
 NAME = "rare"
 SUMMARY = {"sizes": ("width", "parameters", "recall_in_text", "recall_of_all", "rarest_quarter", "half_known_at")}
 PER_SEQUENCE = 8
-LEAST = 30  # answers of a class
-GUESS = 1 / 16  # facts have one of 16 values
+LEAST = 30  # answers in a class of frequencies
+GUESS = 1 / 16  # chance level: a fact has one of 16 values
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The sizes and how long they learn. The defaults take half a minute on two cores.
+    """The sizes and their training. The defaults take half a minute on two cores.
 
-    zipf: the exponent of how often facts come    steps: updates of `batch` sequences of eight facts each
+    widths: of the models, d_model    zipf: the exponent of the facts' frequencies
+    steps: updates, on `batch` sequences of eight facts each    items: such sequences for evaluation
     """
 
     widths: tuple[int, ...] = (6, 8, 12, 16, 24, 32)
@@ -45,9 +47,9 @@ class Settings:
     def __post_init__(self) -> None:
         require_whole_numbers(self, widths=2, seed=0)
         if len(self.widths) < 2:
-            raise ValueError(f"widths={self.widths} tell nothing of scale; ask for two at least.")
+            raise ValueError(f"widths={self.widths} show no effect of scale; give two at least.")
         if self.zipf <= 0:
-            raise ValueError(f"zipf={self.zipf} must lie above 0, or no fact is rarer than another.")
+            raise ValueError(f"zipf={self.zipf} must be above 0, or no fact is rarer than another.")
 
 
 QUICK = Settings(widths=(6, 8, 12, 16), steps=600, items=1500)
@@ -61,7 +63,7 @@ class Job(NamedTuple):
 
 
 def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
-    """Train every size on rare and common facts, and ask for all of them alike."""
+    """Train every size on rare and common facts, and measure its recall of each."""
     s = settings
     jobs = [(f"d{d}", Job(d, s)) for d in sorted(s.widths, reverse=True)]
     rows, sizes = [], []
@@ -69,20 +71,20 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
         sizes.append(found["size"])
         rows += found["rows"]
         in_text, of_all = (100 * found["size"][key] for key in ("recall_in_text", "recall_of_all"))
-        report(f"{name}: {in_text:.1f} % right as they come, {of_all:.1f} % of all")
+        report(f"{name}: recall {in_text:.1f} % at the frequencies of training, {of_all:.1f} % of all facts equally")
     sizes.sort(key=lambda row: row["parameters"])
     rows.sort(key=lambda row: (row["parameters"], row["seen"]))
     return {"tables": {"sizes": sizes, "recall": rows}, "numbers": {"guess": GUESS}}
 
 
 def times_seen(settings: Settings, facts: int) -> np.ndarray:
-    """How often each fact is expected to come in training: (facts,)."""
+    """The expected number of times that each fact occurs in training: (facts,) float64."""
     weights = np.arange(1, facts + 1, dtype=float) ** -settings.zipf
     return settings.steps * settings.batch * PER_SEQUENCE * weights / weights.sum()
 
 
 def learned(job: Job) -> dict[str, Any]:
-    """Train one model on facts by Zipf's law, and ask for all facts alike."""
+    """Train one model on facts that follow Zipf's law, and measure recall: at these frequencies, and of all facts equally."""
     s = job.settings
     zipf, alike = tasks.facts(zipf=s.zipf, seed=s.seed), tasks.facts(zipf=0.0, seed=s.seed)
     trained = train(zipf, Recipe(job.width, steps=s.steps, batch=s.batch, seed=s.seed))
@@ -106,9 +108,9 @@ def learned(job: Job) -> dict[str, Any]:
 
 
 def by_frequency(right: np.ndarray, seen: np.ndarray, least: int = LEAST) -> list[dict[str, Any]]:
-    """Recall of answers (n,) in classes of how often their facts came, each up to twice as often as the one before.
+    """Recall by the frequency of the fact in training: answers (n,) bool, in classes that begin at powers of two of `seen` (n,).
 
-    The last is open: it begins so early that `least` answers fall into it, if so many do into any.
+    The last class has no upper end, and begins low enough that `least` answers are in it, if any class has so many.
     """
     classes = np.floor(np.log2(seen)).astype(int)
     names, asked = np.unique(classes, return_counts=True)
@@ -123,8 +125,8 @@ def by_frequency(right: np.ndarray, seen: np.ndarray, least: int = LEAST) -> lis
 
 
 def half_known(rows: list[dict[str, Any]]) -> float | None:
-    """How often a fact must come for an even chance to be known, guesses aside: where recall last crosses the middle between
-    a guess and 1, between classes by ln of how often. None where all or no classes lie above.
+    """How often a fact must occur in training to be known with probability 1/2, guesses apart: where recall last rises through
+    the middle between chance level and 1, interpolated over the ln of the frequency. None where it does not.
     """
     middle = (1 + GUESS) / 2
     for one, following in reversed(list(zip(rows, rows[1:], strict=False))):
@@ -135,19 +137,19 @@ def half_known(rows: list[dict[str, Any]]) -> float | None:
 
 
 def figures(result: Result) -> dict[str, Any]:
-    """Recall against how often a fact came, a line for each size; recall of all, as they come and of the rarest against N."""
+    """Recall against a fact's frequency, a line for each size; recalls of all, weighted or not, and of the rarest against N."""
     from refllm.lab import plots
 
-    figure, (left, right) = plots.new_figure("times a fact came in training", "share recalled", panels=2)
+    figure, (left, right) = plots.new_figure("occurrences of a fact in training", "recall", panels=2)
     for i, size in enumerate(result["tables"]["sizes"]):
         rows, color = [r for r in result["tables"]["recall"] if r["width"] == size["width"]], plots.COLORS[i % len(plots.COLORS)]
         x = [row["seen"] for row in rows]
         left.fill_between(x, [r["low"] for r in rows], [r["high"] for r in rows], color=color, alpha=0.1, linewidth=0)
         marker, label = plots.MARKERS[i % len(plots.MARKERS)], f"N = {size['parameters']:,}"
         left.plot(x, [r["recall"] for r in rows], marker=marker, markersize=4, color=color, label=label)
-    left.axhline(result["numbers"]["guess"], linestyle=":", color=plots.INK, label="a guess")
+    left.axhline(result["numbers"]["guess"], linestyle=":", color=plots.INK, label="chance level")
     N = [size["parameters"] for size in result["tables"]["sizes"]]
-    lines = (("recall_in_text", "as they come"), ("recall_of_all", "all alike"), ("rarest_quarter", "the rarest quarter"))
+    lines = (("recall_in_text", "weighted as in training"), ("recall_of_all", "all facts"), ("rarest_quarter", "rarest quarter"))
     for i, (column, label) in enumerate(lines):
         shares = [size[column] for size in result["tables"]["sizes"]]
         right.plot(N, shares, marker=plots.MARKERS[i], color=plots.COLORS[i], label=label)
@@ -160,8 +162,9 @@ def figures(result: Result) -> dict[str, Any]:
 
 
 def judge_rare(results: Mapping[str, Any]) -> Finding:
-    """Claim 10, of the quarter of facts that came least: it holds where their recall rises with N by a rank correlation and the
-    largest model's interval lies above the smallest's; it fails where the largest's lies below, or where recall falls.
+    """Claim 10, of the rarest quarter of the facts. It holds where their recall rises with N, by a rank correlation, and the 95 %
+    interval of the largest model lies above that of the smallest. It fails where it lies below, or recall falls with N.
+    Otherwise it is undecidable.
     """
     sizes = results[NAME]["tables"]["sizes"]
     small, large = sizes[0], sizes[-1]
@@ -170,12 +173,12 @@ def judge_rare(results: Mapping[str, Any]) -> Finding:
     fails = found == FAILS or large["rarest_high"] < small["rarest_low"]
     verdict = FAILS if fails else HOLDS if found == HOLDS and apart else UNDECIDABLE
     why = (
-        f"Facts that came some {large['rarest_seen']:.0f} times: {small['rarest_quarter']:.2f} at N = {small['parameters']:,}, "
-        f"{large['rarest_quarter']:.2f} at {large['parameters']:,} (a guess: {GUESS:.2f}); "
-        f"as they come {small['recall_in_text']:.2f} and {large['recall_in_text']:.2f}."
+        f"Recall of facts seen about {large['rarest_seen']:.0f} times: {small['rarest_quarter']:.2f} at "
+        f"N = {small['parameters']:,}, {large['rarest_quarter']:.2f} at {large['parameters']:,} (chance level {GUESS:.2f}); "
+        f"at the frequencies of training {small['recall_in_text']:.2f} and {large['recall_in_text']:.2f}."
     )
     interval = large["rarest_quarter"], large["rarest_low"], large["rarest_high"]
-    return Finding(*interval, "of rare facts, largest N", verdict, why)
+    return Finding(*interval, "recall of rare facts, largest N", verdict, why)
 
 
 CLAIMS = (

@@ -1,8 +1,8 @@
-"""Do small models get stuck? Models of several sizes and seeds write on from the same prompts, at several temperatures.
+"""Do small models get stuck? Models of several sizes and seeds complete the same prompts, at several temperatures.
 
-A text loops where its end has a period: its last SPAN characters or more, three periods at least, repeat (Holtzman
-2020, arXiv:1904.09751, finds greedy texts in such loops). distinct-n is the share of a text's n-grams that differ (Li 2016,
-arXiv:1510.03055). Both are told of the text that really follows the prompts, too.
+A completion loops where its end is periodic: its last SPAN characters or more, and three periods at least, repeat (Holtzman
+2020, arXiv:1904.09751, finds greedy completions in such loops). distinct-n is the number of different n-grams as a share of all
+(Li 2016, arXiv:1510.03055). Both are also measured on the text that really follows the prompts.
 """
 
 import math
@@ -33,10 +33,12 @@ DISTINCT = f"distinct_{N_GRAM}"
 
 @dataclass(frozen=True)
 class Settings:
-    """The sizes, how long they learn and what they write. The defaults take two minutes on two cores.
+    """The sizes, their training and the sampling. The defaults take two minutes on two cores.
 
-    seeds: models of each width    steps: updates of batch · context characters    rows: texts of a model at each temperature
-    prompt: characters of held-out text that are given; the context's rest is written
+    widths: of the models, d_model    seeds: models of each width    steps: updates, on batch · context characters each
+    temperatures: 0 is greedy    rows: completions of a model at each temperature
+    prompt: characters of held-out text; the completion fills the rest of the context
+    text: a file or a folder; "" for Python's standard library
     """
 
     widths: tuple[int, ...] = (12, 24, 48, 96)
@@ -53,7 +55,7 @@ class Settings:
     def __post_init__(self) -> None:
         require_whole_numbers(self, temperatures=0)
         if len(self.widths) < 2 or len(self.widths) * self.seeds < 3:
-            raise ValueError(f"widths={self.widths} with seeds={self.seeds}: scale takes two widths, and scatter three models.")
+            raise ValueError(f"widths={self.widths} with seeds={self.seeds}: a slope takes two widths, its error three models.")
         if not 0 < self.prompt <= self.context - SPAN:
             raise ValueError(f"prompt={self.prompt} must be 1 … context − {SPAN} = {self.context - SPAN}: a loop takes {SPAN}.")
 
@@ -70,7 +72,7 @@ class Job(NamedTuple):
 
 
 def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
-    """Train models of every size and let them write."""
+    """Train models of every size and sample from them."""
     s = settings
     rows, real = [], {}
     jobs = [(f"d{d}-seed{seed}", Job(d, seed, s)) for d in sorted(s.widths, reverse=True) for seed in range(s.seeds)]
@@ -85,7 +87,7 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
 
 
 def written(job: Job) -> dict[str, Any]:
-    """Train one model and judge what it writes."""
+    """Train one model and measure its completions at every temperature."""
     s = job.settings
     text = corpus.load(s.text or None)
     config, model = text_models.config_of(job.width, text.vocab_size, s.context), architecture(text_models.ARCHITECTURE)
@@ -118,7 +120,7 @@ def described(texts: np.ndarray) -> dict[str, Any]:
 
 
 def loops(text: np.ndarray) -> bool:
-    """Whether the end of a text (T,) repeats with some period."""
+    """Whether the end of a text (T,) repeats, with a period of 1 … PERIODS characters."""
     for period in range(1, PERIODS + 1):
         span = max(SPAN, 3 * period)
         if span <= len(text) and np.array_equal(text[-span:-period], text[len(text) - span + period :]):
@@ -127,7 +129,7 @@ def loops(text: np.ndarray) -> bool:
 
 
 def distinct_share(text: np.ndarray, n: int = N_GRAM) -> float:
-    """The share of a text's n-grams that differ."""
+    """distinct-n of a text (T,): the number of its different n-grams over that of all."""
     grams = np.lib.stride_tricks.sliding_window_view(text, n)
     return len(np.unique(grams, axis=0)) / len(grams)
 
@@ -137,8 +139,8 @@ def figures(result: Result) -> dict[str, Any]:
     from refllm.lab import plots
 
     rows, real = result["tables"]["sizes"], result["numbers"]["real_text"]
-    figure, panels = plots.new_figure(plots.LABELS["parameters"], "share of texts that end in a loop", panels=2)
-    panels[1].set_ylabel(f"distinct {N_GRAM}-grams, share", color=plots.INK)
+    figure, panels = plots.new_figure(plots.LABELS["parameters"], "share of completions that end in a loop", panels=2)
+    panels[1].set_ylabel(f"share of distinct {N_GRAM}-grams", color=plots.INK)
     for axes, column in zip(panels, ("loops", DISTINCT), strict=True):
         for i, temperature in enumerate(sorted({row["temperature"] for row in rows})):
             mine, color = [row for row in rows if row["temperature"] == temperature], plots.COLORS[i % len(plots.COLORS)]
@@ -156,8 +158,8 @@ def figures(result: Result) -> dict[str, Any]:
 
 
 def judge_repetition(results: Mapping[str, Any]) -> Finding:
-    """Claim 11: how much the share of texts that loop, the mean over temperatures, changes with a doubling of N. It holds where
-    the interval lies below 0, and fails where it lies above; otherwise it is undecidable.
+    """Claim 11: by how much the share of completions that loop, the mean over temperatures, changes per doubling of N. It holds
+    where the 95 % interval lies below 0, and fails where it lies above; otherwise it is undecidable.
     """
     models: dict[tuple[int, int], list[float]] = {}
     for row in results[NAME]["tables"]["texts"]:
@@ -170,12 +172,12 @@ def judge_repetition(results: Mapping[str, Any]) -> Finding:
         mine = [share for (N, _), share in zip(models, shares, strict=True) if size == N]
         told.append(f"{100 * np.mean(mine):.0f} % at {size:,}")
     real = 100 * results[NAME]["numbers"]["real_text"]["loops"]
-    why = f"Of texts at all temperatures, loops by N: {', '.join(told)}; of real text {real:.0f} %."
+    why = f"Completions that loop, at all temperatures, by N: {', '.join(told)}; of real text {real:.0f} %."
     return Finding(change, low, high, "share that loops, per doubling of N", verdict, why)
 
 
 def per_doubling(N: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
-    """The slope of a straight line through y (n,) over log₂ N (n,), with Student's 95 % interval from what it leaves over."""
+    """The slope of a straight line fitted to y (n,) over log₂ N (n,), with Student's 95 % interval from its residuals."""
     x = np.log2(np.asarray(N, dtype=float))
     x = x - x.mean()
     slope = float(x @ y / (x @ x))

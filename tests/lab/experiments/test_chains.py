@@ -85,12 +85,12 @@ def test_length_must_be_what_is_hard_for_every_seed(counting, sums, verdict):
     assert (finding.low, finding.high) == pytest.approx(
         (wilson(round(1000 * min(better)), 1000).low, wilson(round(1000 * max(better)), 1000).high)
     )
-    assert f"counting {counting[0]:.2f} of 4, {sum(counting[1]) / 2:.2f} of 32 (hard below 0.55)" in finding.why
+    assert f"counting {counting[0]:.2f} at 4, {sum(counting[1]) / 2:.2f} at 32 (hard below 0.55)" in finding.why
 
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"counts": (4,)}, "counts=.4,. shows no fall"), ({"sums": (0, 4)}, "sums=.0, 4. must be")],
+    [({"counts": (4,)}, "counts=.4,. cannot show a fall"), ({"sums": (0, 4)}, "sums=.0, 4. must be")],
 )
 def test_lengths_that_show_no_fall_are_refused(settings, says):
     with pytest.raises(ValueError, match=says):

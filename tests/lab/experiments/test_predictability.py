@@ -226,7 +226,7 @@ def test_the_value_is_the_texts_bits_per_word(result):
 
 def test_the_finding_names_the_least_clear_step(result):
     finding = predictability.CLAIMS[0].judge(planted(result, FALLING))
-    assert "; counting takes 0.50 [0.40, 0.60] fewer than repetition; 10 of 10 codes gave their texts back" in finding.why
+    assert "; counting takes 0.50 [0.40, 0.60] fewer than repetition; 10 of 10 codes decode to their texts" in finding.why
 
 
 @pytest.mark.parametrize(

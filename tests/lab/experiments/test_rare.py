@@ -114,7 +114,7 @@ def test_recall_of_what_is_rare_must_rise(shares, verdict):
 
 @pytest.mark.parametrize(
     ("setting", "says"),
-    [({"widths": (8,)}, "nothing of scale"), ({"widths": (1, 8)}, "at least 2"), ({"zipf": 0.0}, "no fact is rarer")],
+    [({"widths": (8,)}, "no effect of scale"), ({"widths": (1, 8)}, "at least 2"), ({"zipf": 0.0}, "no fact is rarer")],
 )
 def test_settings_that_leave_nothing_to_measure_are_refused(setting, says):
     with pytest.raises(ValueError, match=says):

@@ -130,10 +130,10 @@ def test_the_slope_and_its_interval_are_those_of_regression():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"widths": (12,)}, "scale takes two widths"),
+        ({"widths": (12,)}, "a slope takes two widths"),
         ({"widths": (12, 12)}, "each of them once"),
         ({"temperatures": (-1.0, 0.0)}, "temperatures=.-1"),
-        ({"widths": (12, 24), "seeds": 1}, "scatter three models"),
+        ({"widths": (12, 24), "seeds": 1}, "its error three models"),
         ({"prompt": 105}, "1 … context − 24 = 104"),
         ({"prompt": 0}, "prompt=0"),
     ],
