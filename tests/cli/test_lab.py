@@ -36,6 +36,7 @@ def test_a_sweep_is_conducted_shown_and_fitted(refllm, text, tmp_path):
     [
         (["sweep", "--set", "depth=3"], "must be name=value with one of widths"),
         (["sweep", "--set", "steps=many"], "--set steps=many is not a number such as 8192"),
+        (["sweep", "--set", "widths=many"], "--set widths=many is not a number such as 12"),
     ],
 )
 def test_wrong_settings_are_refused_in_a_sentence(refllm, arguments, says):

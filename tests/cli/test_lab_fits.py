@@ -93,7 +93,7 @@ def test_a_fit_finds_the_law_and_says_how_it_can_be_read(refllm, runs, swept, tm
     assert "doubling N multiplies the reducible loss by 0.7" in last
     assert float(last.split(" times as much halves it")[0].split()[-1]) == pytest.approx(halved, rel=0.2)
     assert "95 %" not in last
-    assert "for equals" not in last
+    assert "ignores that" not in last
     without = refllm("lab", "fit", swept, "--law", "N", "--last", "--floor", "none", "--resamples", "0").out
     assert "L = A / N^alpha " in without
     assert "doubling N multiplies the loss by 0.9" in without
@@ -176,7 +176,7 @@ def test_a_sweeps_budgets_are_read_along_its_runs(refllm, swept):
     text = refllm("lab", "isoflop", swept).out
     assert "Losses are interpolated along the runs" in text
     assert about["left_out"] == 0
-    assert "left out of this" not in text
+    assert "Budgets left out" not in text
     assert "With any one size left out, the exponent is 0." in text
     assert "losses in nats/character" in text
     chosen = json.loads(refllm("lab", "isoflop", swept, "--budget", "3e10", "--budget", "6e10", "--json").out)
@@ -193,13 +193,20 @@ def test_budgets_without_a_minimum_among_the_sizes_are_counted(refllm, runs):
     assert "Budgets left out, since their minimum is not within the range of sizes: 1." in refllm("lab", "isoflop", runs).out
 
 
+def test_the_frontier_is_told_budget_by_budget(refllm, runs):
+    text = refllm("lab", "frontier", runs, "--resamples", "0", "--budget", "1e14", "--budget", "1e13").out
+    told = [line.split("│")[1:3] for line in text.splitlines() if line.startswith("│")]
+    assert [float(C) for _, C in told] == 5 * [1e13] + 5 * [1e14]
+    assert [law.strip() for law, _ in told[::5]] == ["these runs"] * 2
+
+
 def test_the_frontier_says_what_its_compute_counts(refllm, swept, runs):
     done = refllm("lab", "frontier", swept, "--resamples", "0")
     assert "C is 6·N·D here; the runs' own FLOPs are 1.33 to 1.33 times that." in done.out
     assert "far below that, compare exponents only" in done.out
     assert "0.78 (Besiroglu 2024)" in done.out
     plain = refllm("lab", "frontier", runs, "--resamples", "0").out
-    assert "C counts" not in plain
+    assert "own FLOPs" not in plain
     assert "far below" not in plain
     splits = json.loads(refllm("lab", "frontier", swept, "--resamples", "0", "--json").out)["splits"]
     spent = [5e3 * 1.95**5 * 2262742 * 6 * factor for factor in (1, 10, 100)]

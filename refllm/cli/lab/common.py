@@ -78,12 +78,13 @@ def json_of(about: Any, indent: int | None = None) -> str:
 
 
 def table_of(rows: "Sequence[Mapping[str, Any]]", title: str, console: "Console") -> None:
-    """Rows as a table."""
+    """Print rows as a table under a title, with a column for every key that any of them has."""
     from rich.table import Table
 
     from refllm.lab.numbers import number
 
-    table = Table(title=title, title_justify="left")
+    console.print(title, style="italic", markup=False)  # not the table's own title, which wraps at its width
+    table = Table()
     columns = list(dict.fromkeys(key for row in rows for key in row))
     for column in columns:
         table.add_column(column.replace("_", " "), justify="left" if column in ("law", "test") else "right")

@@ -76,8 +76,7 @@ def changed(settings: Any, changes: list[str]) -> Any:
 def _parsed(name: str, value: str, before: Any) -> Any:
     """The value as the kind that the setting has."""
     if isinstance(before, tuple):
-        kind = type(before[0])
-        return tuple(_parsed(name, part, kind()) for part in value.split(",") if part)
+        return tuple(_parsed(name, part, before[0]) for part in value.split(",") if part)
     if isinstance(before, bool):
         if value not in ("true", "false"):
             raise ValueError(f"--set {name}={value} must be true or false.")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from refllm.cli.lab.common import chosen, console_of, json_of, keep, positive, say_where, table_of, variables_of
+from refllm.cli.lab.common import chosen, console_of, json_of, keep, positive, say_where, short, table_of, variables_of
 from refllm.cli.lab.options import AsJson, Delta, File, Last, Law, MinRatio, MinTokens, Out, Unit
 
 if TYPE_CHECKING:
@@ -52,10 +52,9 @@ def extrapolate(
         print(json_of(about))
         return
     console = console_of()
-    printed = [{name: v for name, v in row.items() if name not in ("run", "flops")} for row in rows]
-    thinned = printed[:: -(-len(printed) // ROWS)]
+    thinned = rows[:: -(-len(rows) // ROWS)]
     title = f"L({', '.join(law)}) of the smaller runs against those with the largest {by}; losses in {runs.unit}"
-    table_of([row | {"error": f"{100 * row['error']:+.2f} %"} for row in thinned], title, console)
+    table_of([shown(row) for row in thinned], title, console)
     told = ", ".join(f"{100 * value:.2f} % ({name})" for name, value in rms.items())
     console.print(f"Root mean square of the errors: {told}.")
     if len(rms) == 1:
@@ -75,3 +74,15 @@ def compared(found: "Choice") -> list[dict[str, Any]]:
         for values in zip(*(column.tolist() for column in columns), strict=True):
             rows.append({"law": name} | dict(zip(names, values, strict=True)))
     return rows
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A prediction in short."""
+    return {
+        "law": row["law"],
+        "N": short(row["parameters"]),
+        "D": short(row["tokens"]),
+        "measured": row["measured"],
+        "predicted": row["predicted"],
+        "error": f"{100 * row['error']:+.2f} %",
+    }

@@ -69,7 +69,8 @@ def frontier(
         print(json_of(about))
         return
     console = console_of()
-    table_of([shown(split) for split in splits], f"the best split of each budget C = 6·N·D; losses in {runs.unit}", console)
+    by_budget = sorted(splits, key=lambda split: split.flops)
+    table_of([shown(split) for split in by_budget], f"the best split of each budget C = 6·N·D; losses in {runs.unit}", console)
     if lives:
         rows = [shown_life(life) for life in lives]
         table_of(
@@ -144,7 +145,7 @@ def exponent(
         print(json_of(about))
         return
     console = console_of()
-    table_of(rows, f"times the compute that leave {share:g} of the reducible loss", console)
+    table_of(rows, f"how many times the compute leaves {share:g} of the reducible loss", console)
     for sentence in warnings:
         console.print(sentence, style="yellow")
     say_where(out, console)

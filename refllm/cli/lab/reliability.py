@@ -56,7 +56,7 @@ def yield_(file: File, permutations: Permutations = 500, seed: Seed = 0, out: Ou
     )
     said = "cannot be told from" if c.p_value > 0.05 else "differs from"
     console.print(
-        f"Exact match in all steps {said} that of steps that fail independently (p = {c.p_value:.3f}; 95 % of it: low … high)."
+        f"Exact match in all steps {said} that of steps that fail independently (p = {c.p_value:.3f}; low, high: 95 % band)."
     )
     for name, of in off.items():
         console.print(f"Largest distance from {name}: {of['value']:.4f} (95 %: {of['low']:.4f} … {of['high']:.4f}).")

@@ -135,8 +135,8 @@ def extrapolation(found: Choice, runs: Runs, variables: Sequence[str]) -> Any:
 
 
 def factors(rows: Sequence[Mapping[str, Any]], share: float) -> Any:
-    """How many times the compute each law asks for, on one logarithmic axis."""
-    figure, axes = new_figure(f"times the compute that leave {share:g} of the reducible loss", "")
+    """The factor of compute that each law asks for, on one logarithmic axis. share: of the reducible loss, which it leaves"""
+    figure, axes = new_figure(f"how many times the compute leaves {share:g} of the reducible loss", "")
     for i, row in enumerate(reversed(rows)):
         own = row["law"] == "these runs"
         style = {"marker": "D" if own else "o", "markersize": 7, "color": COLORS[1] if own else INK, "linestyle": ""}

@@ -182,7 +182,7 @@ def _lines(path: Path) -> dict[str, Any]:
             try:
                 rows.append((number, json.loads(line)))
             except json.JSONDecodeError as error:
-                raise ValueError(f"line {number} of {path} is not JSON: {error}.") from error
+                raise ValueError(f"line {number} of {path} is not JSON ({error}); outcomes are JSONL or a .npz.") from error
     if not rows or not all(isinstance(row, dict) for _, row in rows):
         raise ValueError(f"{path} has no outcomes: each line is an object, and {FORM}.")
     there = [name for name in NAMES if name in rows[0][1]]

@@ -98,7 +98,7 @@ STEPS, VOTES = {"right": [1, 0]}, {"answers": [1, 2], "answer": 1}
         (["[1, 2]"], "has no outcomes: each line is an object"),
         (["3"], "has no outcomes: each line is an object"),
         ([{"wrong": [1]}], "has no outcomes: each item needs `right`"),
-        (["{"], "line 1 of .* is not JSON"),
+        (["{"], "line 1 of .* is not JSON .*; outcomes are JSONL or a .npz"),
         ([STEPS, "right,wrong"], "line 2 of .* is not JSON"),
         ([STEPS, {"right": [1]}], "`right` is of different lengths"),
         ([{"right": [0.5, 0.1]}], "`right` holds values other than true and false"),
