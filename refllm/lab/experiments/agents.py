@@ -1,8 +1,8 @@
-"""Do agents compound small errors over steps? A model that calls a calculator, alone, and with others to look after it.
+"""Do agents compound small errors over steps? A model that calls a calculator, alone, with retries and with checks.
 
-A step is a call that the model writes and the tool answers. With p the chance that a call is right, n in a row are with p^n.
-Models of one size that learned for longer and longer err ever less in a step; each works alone, and with every help of
-`tool_loop`.
+A step is a call that the model samples and the tool answers. With p the probability that a call is right, n in a row are right
+with p^n. Models of one size, trained for more and more updates, make ever fewer errors per step; each works alone, and with every
+help of `tool_loop`.
 """
 
 from collections.abc import Mapping
@@ -26,15 +26,15 @@ from refllm.models.model import Model
 
 NAME = "agents"
 SUMMARY = {"ends": ("step_success", "help", "success", "low", "high", "predicted", "calls_a_step")}
-MARGIN = 0.05  # of success about the product of steps, within which they count as equal
+MARGIN = 0.05  # success and the product of its steps count as equal within this
 
 
 @dataclass(frozen=True)
 class Settings:
     """The defaults take three quarters of a minute on two cores.
 
-    updates: how long each model learns, from often wrong to seldom    width, batch: of the models and their training
-    steps: of a task    items: tasks    tries: calls of one step, or runs of one task, at most
+    updates: of each model, from often wrong to rarely    width: of the models, d_model    batch: sequences in an update
+    steps: of a task    items: tasks for evaluation    tries: calls per step, or runs per task, at most
     """
 
     updates: tuple[int, ...] = (200, 240, 300, 400, 600)
@@ -60,7 +60,7 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
     ends, rows = [], []
     for name, found in each(judged, jobs, workers, folder / "models", s.executor):
         told = ", ".join(f"{row['help']} {100 * row['success']:.1f} %" for row in found["ends"])
-        report(f"{name}: a step is right with {found['ends'][0]['step_success']:.4f}; of {s.steps} steps, {told}")
+        report(f"{name}: p of a step {found['ends'][0]['step_success']:.4f}; success after {s.steps} steps: {told}")
         ends += found["ends"]
         rows += found["rows"]
     ends.sort(key=lambda row: row["updates"])
@@ -69,7 +69,7 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
 
 
 def judged(job: tuple[int, Settings]) -> Result:
-    """Train one model and count how its loops go."""
+    """Train one model and measure the success of its loops."""
     updates, s = job
     task = calculator.task(s.steps)
     trained = train(task, Recipe(s.width, steps=updates, batch=s.batch, seed=s.seed))
@@ -87,7 +87,7 @@ def judged(job: tuple[int, Settings]) -> Result:
 
 
 def helped(model: Model, prompts: np.ndarray, s: Settings) -> dict[str, Run]:
-    """The model's loops over the tasks, with every help; each draws its own calls."""
+    """The model's runs over the tasks (R, prompt_length), by help; each samples its own calls."""
     runs = {help: loop(ModelWriter(model, prompts, s.seed + i), prompts, HELPS[help], s.tries) for i, help in enumerate(HELPS)}
     seeds = range(s.seed + len(HELPS), s.seed + len(HELPS) + s.tries - 1)
     others = [loop(ModelWriter(model, prompts, seed), prompts, HELPS[ALONE], 1) for seed in seeds]
@@ -95,7 +95,7 @@ def helped(model: Model, prompts: np.ndarray, s: Settings) -> dict[str, Run]:
 
 
 def by_step(found: Run, predicted: np.ndarray | None, p: float) -> list[dict[str, Any]]:
-    """The share of tasks that are right after each step, what the products of steps predict where they can, and p^n."""
+    """The success rate after each step, the product of the steps that predicts it, where one does, and p^n."""
     rows = []
     for n, right in enumerate(found.right.T, start=1):
         share = wilson(int(right.sum()), len(right))
@@ -105,11 +105,11 @@ def by_step(found: Run, predicted: np.ndarray | None, p: float) -> list[dict[str
 
 
 def figures(result: Result) -> dict[str, Any]:
-    """Success alone against steps, a line for each model; success after all steps against a step's errors, one for each help."""
+    """Success alone against steps, a line for each model; success after all steps against 1 − p, a line for each help."""
     from refllm.lab import plots
 
     steps, ends = result["tables"]["steps"], result["tables"]["ends"]
-    figure, (left, right) = plots.new_figure("steps of a task", "share of tasks right", panels=2)
+    figure, (left, right) = plots.new_figure("steps of a task", "success rate", panels=2)
     for i, updates in enumerate(sorted({row["updates"] for row in steps}, reverse=True)):
         mine, color = (
             [row for row in steps if row["updates"] == updates and row["help"] == ALONE],
@@ -127,8 +127,8 @@ def figures(result: Result) -> dict[str, Any]:
         errors = [1 - row["step_success"] for row in mine]
         right.fill_between(errors, [r["low"] for r in mine], [r["high"] for r in mine], color=color, alpha=0.12, linewidth=0)
         right.plot(errors, [row["success"] for row in mine], marker=plots.MARKERS[i], markersize=5, color=color, label=help)
-    right.set_xlabel("chance that a step is wrong, 1 − p", color=plots.INK)
-    right.set_ylabel(f"share of tasks right after {result['numbers']['steps']} steps", color=plots.INK)
+    right.set_xlabel("error rate of a step, 1 − p", color=plots.INK)
+    right.set_ylabel(f"success rate after {result['numbers']['steps']} steps", color=plots.INK)
     plots.logarithmic(right, y=False)
     left.set_title("alone; lines: product of the steps, dotted: p^n", fontsize=10, color=plots.INK)
     for axes in (left, right):
@@ -140,9 +140,9 @@ def figures(result: Result) -> dict[str, Any]:
 def judge_compounding(results: Mapping[str, Any]) -> Finding:
     """Claim 20, of every model alone after the last step.
 
-    It fails where the 95 % interval of a model's success lies wholly further than MARGIN from the product of its steps' chances,
-    or at or above the chance p of one step. It holds where every interval lies within MARGIN of the product, and one at least
-    below p; otherwise, as where there are too few errors or tasks, it is undecidable.
+    It fails where the 95 % interval of a model's success lies wholly further than MARGIN from the product of its steps'
+    probabilities, or at or above the probability p of one step. It holds where every interval lies within MARGIN of the product,
+    and at least one below p; otherwise, for example with too few errors or tasks, it is undecidable.
     """
     n, ends = results[NAME]["numbers"]["steps"], results[NAME]["tables"]["ends"]
     alone = [row for row in ends if row["help"] == ALONE]
@@ -156,7 +156,7 @@ def judge_compounding(results: Mapping[str, Any]) -> Finding:
     also = {row["help"]: row["success"] for row in ends if row["updates"] == shown["updates"]}
     told = ", ".join(f"{r['step_success']:.3f} → {r['success']:.3f} ({r['predicted']:.3f})" for r in alone)
     helped = ", ".join(f"{help} {100 * also[help]:.0f} %" for help in (RETRY, CHECK, AGAIN))
-    why = f"Chance of a step → of {n} (their product): {told}; at {shown['step_success']:.3f} with {helped}."
+    why = f"Success of a step → of {n} (product of the steps): {told}; at {shown['step_success']:.3f} with {helped}."
     unit = f"success after {n} steps at p = {shown['step_success']:.3f}"
     return Finding(shown["success"], shown["low"], shown["high"], unit, verdict, why)
 

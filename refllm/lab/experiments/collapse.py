@@ -1,14 +1,13 @@
-"""Models trained on what models wrote: does it help, or does it ruin them? Generation 0 learns from real text, and each later one
-from other text,
+"""Models trained on text that models sampled: does it help, or ruin them? Generation 0 is trained on real text, each later one on
 
-    replace       what the generation before wrote, as much again, and nothing else (Shumailov 2024, Nature 631, 755–759)
-    accumulate    what all generations before wrote, and the real text (Gerstgrasser 2024, arXiv:2404.01413)
-    fresh         as many real texts as accumulate has texts of both kinds
+    replace       only what the generation before sampled, as much as the real text (Shumailov 2024, Nature 631, 755–759)
+    accumulate    what all generations before sampled, and the real text (Gerstgrasser 2024, arXiv:2404.01413)
+    fresh         as much real text as accumulate has of both kinds
 
-All are judged on the same real text that none has seen, and by what they write: how many of its 4-grams differ, how often it has
-the rarest characters, and its entropy under the model that wrote it. Models are n-gram tables, or small transformers that are
-trained anew, for equally many steps. Nothing is cut from their probabilities: what a smoothed table gives to all that it has not
-seen becomes data, so that tables write more and more at random.
+All are evaluated on the same held-out real text, and by their samples: the share of distinct 4-grams, the share of the rarest
+characters, and the entropy under the model that sampled them. Models are n-gram tables, or small transformers that are trained
+from scratch for equally many steps. Sampling is not truncated: the probability that a smoothed table gives to unseen n-grams
+enters the data, so that the samples of tables become more and more random.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,16 +30,17 @@ REPLACE, ACCUMULATE, FRESH = REGIMES = ("replace", "accumulate", "fresh")
 MARKERS = "ov^"  # of the regimes
 TABLE, TRANSFORMER = "n-gram", "transformer"
 MEASURES = ("loss", "distinct", "rare", "entropy")
-DISTINCT, RARE = 4, 0.01  # characters of the n-grams that are counted; share of the real text that its rarest characters make up
+DISTINCT, RARE = 4, 0.01  # characters of the n-grams that are counted; share of the real text that rare characters make up
 
 
 @dataclass(frozen=True)
 class Settings:
     """The generations. The defaults take about two minutes on two cores.
 
-    characters: of a text    order: of the n-gram tables    piece: characters that a table writes at a stretch
-    width: of the transformers    steps: that each of them is trained
-    table_seeds, seeds: how many times tables and transformers go through their generations    windows: that judge
+    characters: of the text of one generation    order: of the n-gram tables    piece: characters of one sample of a table
+    table_generations, generations: of tables and of transformers    table_seeds, seeds: repetitions of these
+    width: of the transformers, d_model    steps: updates of each, on `batch` windows of `context` characters
+    windows: of held-out text, on which losses are measured
     text: a file or a folder; "" for Python's standard library
     """
 
@@ -67,7 +67,7 @@ QUICK = Settings(characters=65536, table_generations=6, table_seeds=4, generatio
 
 
 class Job(NamedTuple):
-    """The generations of one kind from one kind of data."""
+    """The generations of one kind of model in one regime of data."""
 
     kind: str
     regime: str
@@ -91,7 +91,7 @@ class Job(NamedTuple):
 
 
 def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
-    """Go through the generations of both kinds with all three kinds of data."""
+    """Train the generations of both kinds of model in all three regimes of data."""
     s = settings
     check(s, corpus.load(s.text or None))
     kinds = ((TRANSFORMER, s.seeds), (TABLE, s.table_seeds))
@@ -109,7 +109,7 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
 
 
 def check(settings: Settings, text: corpus.Text) -> None:
-    """Raise ValueError where the text is too short for a fresh one in every generation."""
+    """Raise ValueError where the text is too short for fresh characters in every generation."""
     for kind, generations in ((TABLE, settings.table_generations), (TRANSFORMER, settings.generations)):
         job = Job(kind, FRESH, 0, settings)
         if len(text.train) < generations * job.pieces * job.length:
@@ -118,7 +118,7 @@ def check(settings: Settings, text: corpus.Text) -> None:
 
 
 def train_generations(job: Job) -> Result:
-    """Train the generations of one job, and measure what each samples, and the real text of the first in the same way."""
+    """Train the generations of one job: their losses and the measures of their samples; and these of the first real text."""
     s = job.settings
     text = corpus.load(s.text or None)
     real, n = text_models.pieces(text.train, job.length, job.seed), job.pieces
@@ -134,7 +134,7 @@ def train_generations(job: Job) -> Result:
 
 
 def learned(job: Job, data: np.ndarray, g: int, judged: tuple[np.ndarray, np.ndarray], vocab_size: int) -> writers.Generation:
-    """Generation g."""
+    """Generation g, trained on data (pieces, length)."""
     s = job.settings
     if job.kind == TABLE:
         return writers.table(data, judged, s.order, vocab_size, job.pieces, job.seed, g)
@@ -143,28 +143,28 @@ def learned(job: Job, data: np.ndarray, g: int, judged: tuple[np.ndarray, np.nda
 
 
 def following(regime: str, data: np.ndarray, written: np.ndarray, fresh: np.ndarray) -> np.ndarray:
-    """What the next generation learns from."""
+    """The pieces (n, length) that the next generation is trained on."""
     if regime == REPLACE:
         return written
     return np.concatenate([data, written if regime == ACCUMULATE else fresh])
 
 
 def rare_characters(ids: np.ndarray, vocab_size: int) -> np.ndarray:
-    """The ids of the rarest characters, which together make up no more than RARE of a text."""
+    """The ids of the rarest characters, which together make up at most a share RARE of a text (N,)."""
     counts = np.bincount(ids, minlength=vocab_size)
     order = np.argsort(counts, kind="stable")
     return order[np.cumsum(counts[order]) <= RARE * len(ids)]
 
 
 def measures(written: np.ndarray, rare: np.ndarray) -> dict[str, float]:
-    """Of a text (n, length): the share of its 4-grams that differ, and that of its characters that are rare."""
+    """Of pieces (n, length): the share of distinct 4-grams, and of rare characters."""
     grams = np.lib.stride_tricks.sliding_window_view(written, DISTINCT, axis=1).reshape(-1, DISTINCT)
     codes = grams.astype(np.int64) @ 256 ** np.arange(DISTINCT)
     return {"distinct": len(np.unique(codes)) / len(codes), "rare": float(np.isin(written, rare).mean())}
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every generation's measures, the mean over seeds, and the least and the greatest loss."""
+    """Every generation's measures, means over seeds, with the least and the greatest loss as "low" and "high"."""
     found = []
     for kind, data, g in dict.fromkeys((row["kind"], row["data"], row["generation"]) for row in rows):
         mine = [row for row in rows if (row["kind"], row["data"], row["generation"]) == (kind, data, g)]
@@ -175,7 +175,7 @@ def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def rises(rows: Sequence[Mapping[str, Any]], kind: str, regime: str) -> np.ndarray:
-    """By how much the loss rose from the first generation to the last, for each seed."""
+    """The rise of the loss from the first generation to the last, for each seed: (seeds,) nats per character."""
     mine = [row for row in rows if row["kind"] == kind and row["data"] == regime]
     seeds, last = sorted({row["seed"] for row in mine}), max(row["generation"] for row in mine)
     loss = {(row["seed"], row["generation"]): row["loss"] for row in mine}
@@ -183,7 +183,7 @@ def rises(rows: Sequence[Mapping[str, Any]], kind: str, regime: str) -> np.ndarr
 
 
 def figures(result: Result) -> dict[str, Any]:
-    """The loss of every generation, for tables and for transformers; what is distinct, rare and unsure in what they write."""
+    """The loss of every generation, for tables and for transformers; the diversity, rare characters and entropy of samples."""
     from refllm.lab import plots
 
     rows = result["tables"]["means"]
@@ -198,7 +198,7 @@ def figures(result: Result) -> dict[str, Any]:
         axes.set_title(f"{kind}s", fontsize=10, color=plots.INK)
         plots.legend(axes)
     written, measured = plots.new_figure("generation", "", panels=3)
-    labels = (f"share of {DISTINCT}-grams that differ", "share of rare characters", "entropy (nats/character)")
+    labels = (f"share of distinct {DISTINCT}-grams", "share of rare characters", "entropy (nats/character)")
     for axes, measure, label in zip(measured, MEASURES[1:], labels, strict=True):
         for i, regime in enumerate(REGIMES):
             for kind, style in ((TABLE, "--"), (TRANSFORMER, "-")):
@@ -213,10 +213,11 @@ def figures(result: Result) -> dict[str, Any]:
 
 
 def judge(results: Mapping[str, Any]) -> Finding:
-    """By how much the loss of tables rises in a generation where texts replace each other, with Student's interval over seeds.
+    """The rise of the loss of tables per generation where samples replace the data, with Student's 95 % interval over seeds.
 
-    The claim holds where, with every seed of both kinds, the loss rises so and rises less where texts accumulate; it fails where
-    it rises with none. Else, and with fewer than five seeds, which by chance alone agree too often, it is undecidable.
+    The claim holds where, for every seed of both kinds of model, the loss rises if samples replace the data, and rises less if
+    they accumulate; it fails where it rises for none. Otherwise, and with fewer than five seeds of both kinds together, which
+    would agree by chance too often, it is undecidable.
     """
     rows = results[NAME]["tables"]["generations"]
     replaced, accumulated = ([rises(rows, kind, regime) for kind in (TABLE, TRANSFORMER)] for regime in (REPLACE, ACCUMULATE))
@@ -228,9 +229,9 @@ def judge(results: Mapping[str, Any]) -> Finding:
     by_step = replaced[0] / max(row["generation"] for row in rows if row["kind"] == TABLE)
     value, reach = float(by_step.mean()), student(len(by_step) - 1) * float(by_step.std(ddof=1)) / len(by_step) ** 0.5
     why = (
-        f"Replaced, the loss rises by {replaced[0].mean():.2f} nats (tables) and {replaced[1].mean():.2f} (transformers), "
-        f"accumulated by {accumulated[0].mean():.2f} and {accumulated[1].mean():.2f}: "
-        f"written text takes {np.sum(kept < 0)} of {len(kept)} below the loss that real text alone gives."
+        f"Where samples replace the data, the loss rises by {replaced[0].mean():.2f} nats (tables) and {replaced[1].mean():.2f} "
+        f"(transformers), where they accumulate by {accumulated[0].mean():.2f} and {accumulated[1].mean():.2f}: "
+        f"samples bring {np.sum(kept < 0)} of {len(kept)} below the loss of the first real text alone."
     )
     return Finding(value, value - reach, value + reach, "nats/character per generation", verdict, why)
 

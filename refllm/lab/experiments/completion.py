@@ -1,8 +1,8 @@
 """Any task is completion: classification, translation and answers to questions, by the likeliest continuation.
 
-The model is the user's, or else a small one that has read solved questions of all four tasks and nothing else. Those that it is
-asked combine words as none did that it read; it answers from memory, and from what it has just been told. A model that learned
-nothing stands beside it: the same, before its first update.
+The model is the user's, or else a small one trained on solved questions of all four tasks and nothing else. The questions for
+evaluation combine words as no question in training did; answers come from memory, or from the prompt. The same model before its
+first update is the baseline.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class Settings:
 
     checkpoint: the user's model, a folder or a file; "" for a small one that is trained here
     tokenizer: its tokenizer, a file or a folder; "" for the one that comes with the checkpoint
-    shots: solved questions that are shown before each; a model that did not learn these tasks needs some
+    questions: of each task    shots: solved questions in the prompt before each; a model not trained on these tasks needs some
     width, steps, batch: of the small model and its training; a batch in lines
     """
 
@@ -65,12 +65,12 @@ QUICK = Settings(questions=100, steps=1400)
 
 
 def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
-    """Train a model where none is given, and put the questions."""
+    """Train a model where none is given, and evaluate it on the four tasks."""
     names = ["checkpoint"] if settings.checkpoint else [TRAINED, UNTRAINED]
     found = dict(each(judged, [(name, (name, settings)) for name in names], workers, folder / "models", settings.executor))
     rows = [row for name in names for row in found[name]["rows"]]
     for row in rows:
-        report(f"{row['model']}, {row['task']}: {100 * row['accuracy']:.1f} % right, by chance {100 * row['chance']:.0f} %")
+        report(f"{row['model']}, {row['task']}: {100 * row['accuracy']:.1f} % right, chance level {100 * row['chance']:.0f} %")
     return {"tables": {"tasks": rows}, "numbers": {}}
 
 
@@ -91,7 +91,7 @@ def judged(job: tuple[str, Settings]) -> Result:
 
 
 def task_of(kind: str, s: Settings) -> tasks.Task:
-    """The questions of a task, which no line to learn from holds, and solved ones to show, which may be there."""
+    """The questions of a task, none of them in the training data, and the examples for the prompt, which may be there."""
     asked = questions.drawn(kind, generator(s.seed, f"{kind} questions"), s.questions, held_out=True)
     shown = questions.drawn(kind, generator(s.seed, f"{kind} examples"), s.shots, held_out=False)
     return questions.task(kind, asked, shown)
@@ -110,7 +110,7 @@ def user_model(s: Settings) -> Model:
 
 
 def small_model(s: Settings, *, learns: bool) -> Model:
-    """A small Llama that has read solved questions; where it does not learn, the same before its first update."""
+    """A small Llama trained on solved questions; where it does not learn, the same before its first update."""
     tokenizer = tokenizer_of(s.seed)
     config = config_of(s.width, tokenizer.vocab_size, CONTEXT)
     if not learns:
@@ -131,7 +131,7 @@ def tokenizer_of(seed: int) -> Tokenizer:
 
 
 def batch(tokenizer: Tokenizer, lines: list[Line]) -> Batch:
-    """Lines behind the token that begins a text, of which only the answers are learned: tokens and targets (B, longest) int32."""
+    """Lines after the token that begins a text, with targets for the answers alone: tokens and targets (B, longest) int32."""
     rows = []
     for line in lines:
         read, told = tokenizer.encode(END, {END}), [-100]
@@ -147,10 +147,10 @@ def batch(tokenizer: Tokenizer, lines: list[Line]) -> Batch:
 
 
 def figures(result: Result) -> dict[str, Any]:
-    """The share of right answers with intervals, and chance."""
+    """The share of right answers with intervals, and chance level."""
     from refllm.lab import plots
 
-    figure, axes = plots.new_figure("task", "share of questions right")
+    figure, axes = plots.new_figure("task", "accuracy")
     rows, names = result["tables"]["tasks"], list(TASKS)
     models = list(dict.fromkeys(row["model"] for row in rows))
     for i, model in enumerate(models):
@@ -163,7 +163,7 @@ def figures(result: Result) -> dict[str, Any]:
         )
     for row in rows[: len(names)]:
         at = names.index(row["task"])
-        label = "chance" if at == 0 else None
+        label = "chance level" if at == 0 else None
         axes.plot([at - 0.3, at + 0.3], [row["chance"]] * 2, color=plots.INK, linewidth=1, linestyle="--", label=label)
     axes.set_xticks(range(len(names)), names)
     axes.set_ylim(0, 1.05)
@@ -172,8 +172,8 @@ def figures(result: Result) -> dict[str, Any]:
 
 
 def judge_tasks(results: Mapping[str, Any]) -> Finding:
-    """Claim 19, of the model that has learned. It holds where the 95 % interval of every task lies above chance, and fails where
-    that of any lies below or at it; otherwise it is undecidable.
+    """Claim 19, of the trained model. It holds where the 95 % interval of the accuracy lies above chance level in every task, and
+    fails where it lies at or below it in any; otherwise it is undecidable.
     """
     rows = [row for row in results[NAME]["tables"]["tasks"] if row["model"] != UNTRAINED]
     if any(row["high"] <= row["chance"] for row in rows):
@@ -182,7 +182,7 @@ def judge_tasks(results: Mapping[str, Any]) -> Finding:
         verdict = HOLDS if all(row["low"] > row["chance"] for row in rows) else UNDECIDABLE
     worst = min(rows, key=lambda row: (row["accuracy"] - row["chance"]) / (1 - row["chance"]))
     told = ", ".join(f"{row['task']} {100 * row['accuracy']:.1f} % (chance {100 * row['chance']:.0f} %)" for row in rows)
-    why = f"Right by the likeliest continuation: {told}, of {rows[0]['questions']} questions each."
+    why = f"Accuracy of the most likely choice: {told}, of {rows[0]['questions']} questions each."
     return Finding(worst["accuracy"], worst["low"], worst["high"], f"share right, {worst['task']}", verdict, why)
 
 

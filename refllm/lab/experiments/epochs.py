@@ -1,8 +1,8 @@
-"""The value of repeated data: a model reads U characters again and again, another reads as many fresh ones.
+"""The value of repeated data: one model reads U characters again and again, another as many fresh ones.
 
 After e epochs the first has the loss that the second had after D′ characters: its effective data (`effective_data` has the law).
-Both begin alike and read the first epoch alike, so that D′ is U after it. The loss is that of the running mean of the weights
-(see `learn`), so that one run has the losses of all numbers of epochs.
+Both have the same initial weights and the same first epoch, so that D′ is U after it. The loss is that of the running mean of the
+weights (see `learn`), so that one run gives the losses after every number of epochs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,9 +30,10 @@ FRESH, REPEATED = "fresh", "repeated"
 class Settings:
     """The models. The defaults take about a minute on two cores.
 
-    unique: U, characters that are repeated, a multiple of batch · context    epochs: rising from 1    seeds: pairs of models
-    batch: windows in an update; few, so that the first epoch lasts longer than the warm-up
-    windows: that judge    text: a file or a folder; "" for Python's standard library
+    width: of the models, d_model    seeds: pairs of models
+    unique: U, characters that are repeated, a multiple of batch · context    epochs: rising from 1
+    batch: windows in an update, of `context` characters; few, so that the first epoch lasts longer than the warm-up
+    windows: of held-out text, on which losses are measured    text: a file or a folder; "" for Python's standard library
     """
 
     width: int = 24
@@ -61,7 +62,7 @@ class Job(NamedTuple):
 
 
 def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
-    """Train a model on fresh and one on repeated characters for each seed, and compare their losses."""
+    """Train a model on fresh and one on repeated characters for each seed, and find D′/U from their losses."""
     s = settings
     check(s, corpus.load(s.text or None))
     jobs = [(f"{kind}-seed{seed}", Job(kind, seed, s)) for seed in range(s.seeds) for kind in (REPEATED, FRESH)]
@@ -93,7 +94,7 @@ def check(settings: Settings, text: corpus.Text) -> None:
 
 
 def train(job: Job) -> Result:
-    """Train one model and judge it along the way."""
+    """Train one model: a row with its held-out loss for every snapshot."""
     s = job.settings
     text = corpus.load(s.text or None)
     config, each_epoch = text_models.config_of(s.width, text.vocab_size, s.context), s.unique // (s.batch * s.context)
@@ -173,16 +174,16 @@ def figures(result: Result) -> dict[str, Any]:
 
 
 def judge(results: Mapping[str, Any]) -> Finding:
-    """R*. The claim holds where the most epochs are worth less than half of as many fresh characters, with all of the interval
-    over seeds; it fails where they are worth more than half with all of it, which reaches as many fresh: nothing is lost by
-    repeating. Between, epochs lose value, but there are too few of them to tell how much: it is undecidable."""
+    """R*. It is judged by D′ after the most epochs, as a share of as many fresh characters, with a 95 % interval over seeds. The
+    claim holds where all of the interval lies below one half. It fails where all of it lies above and it reaches 1: then nothing
+    is lost by repeating. Otherwise it is undecidable."""
     found, row = results[NAME]["numbers"], results[NAME]["tables"]["value"][-1]
     share, low, high = (row[name] / row["epochs"] for name in ("effective_epochs", "low", "high"))
     verdict = HOLDS if high < 0.5 else FAILS if low > 0.5 and high >= 1 else UNDECIDABLE
     until = found["fitted_up_to_epoch"]
     why = (
         f"{row['epochs']} epochs are worth {row['effective_epochs']:.1f} of fresh data ({row['low']:.1f} … {row['high']:.1f}), "
-        f"{100 * share:.0f} % of what they cost, and by the published law {row['published']:.1f}. "
+        f"{100 * share:.0f} % of as much fresh data, and by the published law {row['published']:.1f}. "
         f"The law with this R* misses D′ by {100 * found[RMS]:.0f} % (rms) up to {until} epochs"
     )
     if until < row["epochs"]:

@@ -1,10 +1,9 @@
-"""The phone keyboard against the transformer: both read the same characters, each once, and are judged on the same windows.
+"""The phone keyboard against the transformer: both learn from the same characters, each once, and are judged on the same windows.
 
 The keyboard is an n-gram table with modified Kneser–Ney smoothing (Chen & Goodman 1999), of orders 1 to 8; the transformers are
-small. What they have in common is an axis of size, entries of the table or parameters, and an axis of data, characters read:
-after so many characters the two cross at some size, and the best of each, whatever their sizes, cross after some characters.
-Contexts end at the window's beginning for both. The text is cut into pieces in a random order, so that even few characters come
-from many files.
+small. Both have a size, entries of the table or parameters, and read an amount of data in characters. For each amount of data
+their losses cross at some size; and the losses of the best of each kind, of any size, cross at some amount of data. Neither sees
+context from before the window. The text is cut into pieces in a random order, so that even few characters come from many files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,8 +35,9 @@ NOWHERE = "not within this range"
 class Settings:
     """The models. The defaults take about three minutes on two cores.
 
-    characters: read, rising multiples of batch · context; more than the text has are left out
-    seeds: transformers of each width    piece: of the text, in characters    windows: that judge    resamples: for intervals
+    orders: of the tables    widths: of the transformers, d_model    seeds: transformers of each width
+    characters: of training data, rising multiples of batch · context; amounts that exceed the text are left out
+    piece: of the text, in characters    windows: of held-out text, for evaluation    resamples: for the intervals
     text: a file or a folder; "" for Python's standard library
     """
 
@@ -72,7 +72,7 @@ class Job(NamedTuple):
 
 
 def run(settings: Settings, folder: Path, workers: int, report: Report) -> Result:
-    """Train all, judge all, and see where their losses cross."""
+    """Train and evaluate all models, and find where their losses cross."""
     s = settings
     characters = readable(corpus.load(s.text or None), s)
     sizes = [(d, seed) for d in sorted(s.widths, reverse=True) for seed in range(s.seeds)]
@@ -81,7 +81,7 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
     found: list[dict[str, Any]] = []
     for name, result in each(measured, jobs, workers, folder / "models", s.executor):
         best = min(result["rows"], key=lambda row: row["loss"])
-        report(f"{name}: {best['loss']:.4f} {UNIT} at best, {100 * best['first']:.1f} % of the characters guessed")
+        report(f"{name}: {best['loss']:.4f} {UNIT} at best, {100 * best['first']:.1f} % of characters predicted")
         found += result["rows"]
     found.sort(key=lambda row: (row["kind"], row["characters"], row["size"], row["seed"]))
     crossings, numbers = compared(found, s)
@@ -103,7 +103,7 @@ def readable(text: corpus.Text, settings: Settings) -> tuple[int, ...]:
 
 
 def measured(job: Job) -> Result:
-    """The rows of a job."""
+    """The rows of a job's models, with the losses of every window."""
     text = corpus.load(job.settings.text or None)
     text = text._replace(train=text_models.pieces(text.train, job.settings.piece, job.settings.seed).ravel())
     windows = corpus.evaluation(text.held_out, count=job.settings.windows, context=job.settings.context)
@@ -143,15 +143,15 @@ def transformers(job: Job, text: corpus.Text, windows: tuple[np.ndarray, np.ndar
 
 
 def reading_order(characters: Sequence[int], context: int, seed: int) -> np.ndarray:
-    """Where windows begin, in the order in which they are read: for every D, the text's first D characters are read once, in a
-    random order, before any other."""
+    """Where windows begin, in the order of training: (D_max / context,). For every D, the first D characters of the text are read
+    once, in a random order, before any other."""
     bounds = [0, *(D // context for D in characters)]
     parts = [a + generator(seed, "reading order", i).permutation(b - a) for i, (a, b) in enumerate(pairwise(bounds))]
     return np.concatenate(parts) * context
 
 
 def compared(rows: Sequence[Mapping[str, Any]], settings: Settings) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Where the two kinds' losses cross along the sizes after each number of characters, and after which the best of each do."""
+    """At which size the two kinds' losses cross, for each number of characters; and at which number the best of each do."""
     D = sorted({row["characters"] for row in rows})
     pairs = [[line_of(rows, kind, n, settings) for kind in (TABLE, TRANSFORMER)] for n in D]
     gap = np.array([table.found.min() - transformer.found.min() for table, transformer in pairs])
@@ -177,7 +177,7 @@ def line_of(rows: Sequence[Mapping[str, Any]], kind: str, characters: int, setti
 
 
 def figures(result: Result) -> dict[str, Any]:
-    """Loss against size for both kinds at several numbers of characters; by how much the best differ; keys saved against loss."""
+    """Loss against size for both kinds at several numbers of characters; the gap of the best; keystroke savings against loss."""
     from refllm.lab import plots
 
     rows, crossings = result["tables"]["models"], result["tables"]["crossings"]
@@ -203,7 +203,7 @@ def figures(result: Result) -> dict[str, Any]:
     plots.logarithmic(size)
     plots.logarithmic(data, y=False)
     plots.legend(size)
-    keys, axes = plots.new_figure(f"held-out loss ({UNIT})", "share of keys saved")
+    keys, axes = plots.new_figure(f"held-out loss ({UNIT})", "keystroke savings")
     for kind, color in ((TABLE, 1), (TRANSFORMER, 0)):
         mine = [row for row in rows if row["kind"] == kind]
         style = styles[kind] | {"linestyle": "", "marker": "o", "markersize": 5, "color": plots.COLORS[color]}
@@ -213,11 +213,11 @@ def figures(result: Result) -> dict[str, Any]:
 
 
 def judge(results: Mapping[str, Any]) -> Finding:
-    """After how many characters the best of each cross. A table does the same thing where it is as good as a transformer of its
-    size, and this is a matter of scale where it stays behind with more to read, whatever its size. So the claim holds where after
-    the fewest characters a table is as good at some size, and after the most the best transformer is better than every table;
-    it fails where no table is as good at any size even after the fewest. Each is so in 97.5 % of the resamples; else, also
-    where the tables still lead after the most characters, it is undecidable."""
+    """The number of characters at which the best of each kind cross. A table does the same thing where its loss is as low as that
+    of a transformer of its size, and scale is the difference where, with more data, tables of any size have higher losses. So
+    the claim holds where with the fewest characters a table is as good at some size, and with the most the best transformer is
+    better than every table; it fails where no table is as good at any size even with the fewest. Each must be so in 97.5 % of
+    the resamples. Otherwise, also where tables still lead with the most characters, it is undecidable."""
     rows, numbers = results[NAME]["tables"]["crossings"], results[NAME]["numbers"]
     first, last, at = rows[0], rows[-1], numbers["characters_where_the_best_cross"]
     same, verdict = first["table_reaches"], UNDECIDABLE

@@ -1,13 +1,14 @@
 """Prefill is parallel, decode is sequential: the time per token of each, and the bytes of the key/value cache.
 
-A prompt is read at once (prefill): every weight that is fetched serves all of its tokens. Then each token waits for the one
-before it (decode), and every weight is fetched again for it alone. The cache keeps the keys and values of all positions that a
-later token attends:
+A prompt is processed in one pass (prefill): every weight that is fetched from memory serves all of its tokens. Then each token
+waits for the one before it (decode), and every weight is fetched again for it alone. The cache keeps the keys and values of all
+positions that a later token attends to:
 
     bytes = 2 · layers · key/value heads · d_head · positions · bytes of a number
 
 Times are of this machine with one BLAS thread, each the median of several tries, with the fastest and the slowest; beside them
-stands what the machine's memory and arithmetic take (`refllm.bench.floor`), below which a model comes that fits a cache.
+stands the roofline, the least time by the machine's memory and arithmetic (`refllm.bench.floor`). A model whose weights fit the
+processor's cache can be faster.
 """
 
 import statistics

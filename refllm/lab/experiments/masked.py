@@ -1,4 +1,4 @@
-"""An autoregressive and a masked model of one toy language: whose scores are probabilities of texts?
+"""An autoregressive and a masked model of one toy language: which of the two gives probabilities of texts?
 
     log-likelihood          Σ_t log p(x_t | letters before)          one pass; exp of it sums to one over all texts of a length
     pseudo-log-likelihood   Σ_t log p(x_t | all other letters)       T passes (Salazar 2020, arXiv:1910.14659); it does not
@@ -32,8 +32,8 @@ EXACT = 1e-6  # a sum this close to one is one: rounding in float64 is far small
 class Settings:
     """The defaults take ten seconds.
 
-    longest: letters of the longest texts, of which there are 4^longest
-    width, steps, batch: of both models    rate: the learning rate
+    longest: letters of the longest texts, of which there are 4^longest    rate: the learning rate
+    width: of both models, d_model    steps: updates of each, on `batch` texts
     """
 
     longest: int = 6
@@ -71,7 +71,7 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
 
 
 def judged(task: tuple[str, Settings]) -> Result:
-    """One model: its sums, and how many passes a score takes."""
+    """One model: its sums, how many passes a score takes, and whether it generates."""
     name, s = task
     kind = KINDS[name]
     model = in_float64(kind.train(Recipe(s.longest, s.width, s.steps, s.batch, s.rate, s.seed)))
@@ -139,8 +139,8 @@ def figures(result: Result) -> dict[str, Any]:
 
 def judge_sums(results: Mapping[str, Any]) -> Finding:
     """Claim 16. It holds where the autoregressive model's probabilities of all texts of a length sum to one within EXACT, and it
-    takes one pass and generates; and where the masked model's sum is off one by more than EXACT at every length from two on, and
-    it takes a pass for each letter and refuses to generate. Else it fails: such sums are exact, so nothing is undecidable.
+    takes one pass and generates; and where the masked model's sum differs from one by more than EXACT at every length from two
+    on, and it takes a pass for each letter and refuses to generate. Otherwise it fails: the sums are exact, so never undecidable.
     """
     rows, costs = results[NAME]["tables"]["sums"], {row["model"]: row for row in results[NAME]["tables"]["costs"]}
     reads_on, fills = costs["autoregressive"], costs["masked"]

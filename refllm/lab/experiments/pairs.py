@@ -1,11 +1,11 @@
-"""How many training examples one sentence is: each token is predicted from those before it. The vocabulary decides how many.
+"""How many training pairs one sentence gives: each token is predicted from those before it. The vocabulary decides how many.
 
 "I love street food." in words is five tokens; with one that begins the text and one that ends it, six pairs of a context and its
 target:
 
     [begin] → I        [begin] I → love        …        [begin] I love street food . → [end]
 
-The same sentences in several languages are tokenized by every tokenizer, and bytes per token counted.
+The same sentences in several languages are tokenized by every tokenizer, to compare bytes per token.
 """
 
 import re
@@ -50,7 +50,7 @@ class Settings:
     """The defaults take a few seconds.
 
     tokenizers: bytes, characters, words, bpe-N (N tokens, learned from the text), or files and folders with a tokenizer
-    text: what BPE learns from, a file or a folder; "" for Python's standard library    n_bytes: of it, at most
+    text: what BPE is trained on, a file or a folder; "" for Python's standard library    n_bytes: of it, at most
     sentence: the one whose pairs are counted
     """
 
@@ -94,7 +94,7 @@ def run(settings: Settings, folder: Path, workers: int, report: Report) -> Resul
 
 
 def cut(task: tuple[str, Settings]) -> Result:
-    """Tokenize all texts with one tokenizer."""
+    """The sentence's row and the languages' rows for one tokenizer."""
     name, s = task
     split, vocab_size = tokenizer(name, s)
     tokens = split(s.sentence)
@@ -161,8 +161,8 @@ def figures(result: Result) -> dict[str, Any]:
 
 def judge_pairs(results: Mapping[str, Any]) -> Finding:
     """Claim 17, of the one sentence. It holds where every tokenizer makes one pair more than it has tokens, and the largest
-    vocabulary makes fewer pairs than the smallest. It fails where the largest makes more, or a tokenizer another number than its
-    tokens and one. It is undecidable where both make as many, or all vocabularies of known size are of one size.
+    vocabulary makes fewer pairs than the smallest. It fails where the largest makes more, or the pairs of a tokenizer are
+    not one more than its tokens. It is undecidable where both make as many, or all vocabularies of known size are of one size.
     """
     tables = results[NAME]["tables"]
     rows = tables["sentence"]

@@ -164,7 +164,8 @@ def judge_smooth(results: Results) -> Finding:
     verdict = HOLDS if largest <= threshold and seen <= TOLERANCE else FAILS if largest > threshold else UNDECIDABLE
     why = (
         f"Of {len(kinks)} second differences the largest is {largest:.1f} seed spreads, "
-        f"{100 * largest * noise:.2f} % of the loss. Noise alone reaches {threshold:.1f}, and hides kinks up to {100 * seen:.1f} %."
+        f"{100 * largest * noise:.2f} % of the loss. "
+        f"Noise alone reaches {threshold:.1f}, and hides kinks up to {100 * seen:.1f} %."
     )
     return Finding(largest, None, None, "seed spreads, the largest bend", verdict, why)
 

@@ -145,7 +145,7 @@ def test_the_interval_is_students_over_the_seeds_of_tables():
     finding = collapse.judge({"collapse": {"tables": {"generations": planted([1.0, 2.0, 4.5])}}})
     reach = 4.303 * np.std([1, 2, 4.5], ddof=1) / 3**0.5
     assert finding[:3] == pytest.approx((2.5, 2.5 - reach, 2.5 + reach), rel=1e-3)
-    assert "written text takes 6 of 6 below the loss that real text alone gives" in finding.why
+    assert "samples bring 6 of 6 below the loss of the first real text alone" in finding.why
 
 
 def test_a_text_too_short_for_fresh_ones_is_refused():
