@@ -1,12 +1,12 @@
-"""Arithmetic coding (Witten, Neal & Cleary 1987, doi:10.1145/214762.214771): a text's code has as many bits as the text costs.
+"""Arithmetic coding (Witten, Neal & Cleary 1987, doi:10.1145/214762.214771): a text takes about −log2 of its probability in bits.
 
-A text is an interval of the numbers from 0 to 1. Each symbol narrows it to the symbol's share:
+A text is coded as an interval of the numbers from 0 to 1. Each symbol narrows it to the symbol's share:
 
     low ← low + range · before / total          range ← range · frequency / total
 
 so after a whole text range = Π p, and about −log2 Π p binary digits name a number inside. All in integers of 48 bits: leading
-digits on which both ends agree are written and dropped. Where the ends lie closely around a half, the next digit is still open
-but its successors will be its opposite, and are counted until it is known. So the range stays above a quarter of all numbers.
+digits on which both ends agree are written and dropped. Where both ends lie in the middle half, the next digit is not known yet
+but the one after it will be its opposite, and is counted until then. So the range stays above a quarter of all numbers.
 """
 
 import math
@@ -28,7 +28,7 @@ def frequencies(p: np.ndarray) -> np.ndarray:
 
 
 def precision(p: np.ndarray, vocab_size: int) -> float:
-    """How many bits the code of symbols of these probabilities (n,) may differ from −Σ log2 p, the two at its end apart.
+    """By how many bits a code of symbols with probabilities p (n,) may differ from −Σ log2 p, besides the two digits at its end.
 
     A frequency lies between max(1, p·(TOTAL − V)) and 1 + p·(TOTAL − V), the total between TOTAL − V and TOTAL. The interval has
     more than QUARTER/TOTAL numbers for each unit of frequency, and rounding shifts it by less than one.
@@ -41,7 +41,7 @@ def precision(p: np.ndarray, vocab_size: int) -> float:
 
 
 class Encoder:
-    """Symbols become binary digits."""
+    """Encodes symbols as binary digits."""
 
     def __init__(self) -> None:
         self.bits = bytearray()  # one digit each
@@ -77,7 +77,7 @@ class Encoder:
 
 
 class Decoder:
-    """Binary digits become symbols again, given the same frequencies."""
+    """Decodes binary digits to symbols, given the same frequencies."""
 
     def __init__(self, code: bytes) -> None:
         self._bits: Iterator[int] = iter(np.unpackbits(np.frombuffer(code, np.uint8)).tolist())
@@ -108,7 +108,7 @@ class Decoder:
 
 
 def narrowed(low: int, high: int, symbol: int, cumulative: np.ndarray) -> tuple[int, int]:
-    """The ends of a symbol's share of an interval; both ends belong to it."""
+    """The ends of a symbol's share of the interval low … high, both included; cumulative: (V,) int64 as in `Encoder.write`."""
     width, total = high - low + 1, int(cumulative[-1])
     before = int(cumulative[symbol - 1]) if symbol else 0
     return low + width * before // total, low + width * int(cumulative[symbol]) // total - 1

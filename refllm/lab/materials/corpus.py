@@ -1,6 +1,6 @@
-"""Real text without a download: the source of Python's own library, as characters or bytes; or any files of the user's.
+"""Real text without a download: the source of Python's own library, as characters or bytes; or the user's files.
 
-Documents are whole files in an order drawn by the seed, the last of them held out: so no file is in both parts.
+Documents are whole files in an order drawn by the seed, the last of them held out, so that no file is in both parts.
 """
 
 import sysconfig
@@ -13,7 +13,7 @@ import numpy as np
 from refllm.array_api import generator
 
 SKIPPED = ("test", "tests", "site-packages", "dist-packages", "idlelib", "lib2to3", "turtledemo", "__pycache__")
-TABLES = ("encodings", "pydoc_data", "msilib")  # generated, and much alike: a part held out would not be new
+TABLES = ("encodings", "pydoc_data", "msilib")  # generated and repetitive: held-out files would be near-duplicates
 
 
 class Text(NamedTuple):
@@ -38,9 +38,10 @@ def standard_library() -> list[str]:
 
 
 def load(path: Path | str | None = None, *, held_out: float = 0.05, seed: int = 0, as_bytes: bool = False) -> Text:
-    """A text for small models: one id a character, or a byte.
+    """A text for small models, with an id for each character or byte.
 
-    path: a file or a folder of UTF-8 files; None: the standard library    held_out: the share of the characters, whole documents
+    path: a file or a folder of UTF-8 files; None: the standard library
+    held_out: the least share of the characters that is held out, in whole documents
     Raises ValueError where there are more than 256 characters and as_bytes is off, or too little text for both parts.
     """
     if path is None:
@@ -60,7 +61,7 @@ def _library(held_out: float, seed: int, as_bytes: bool) -> Text:
 
 
 def divided(documents: list[str], source: str, held_out: float, seed: int, as_bytes: bool) -> Text:
-    """Documents as a text, its parts drawn by the seed. Raises ValueError as `load` does."""
+    """Documents as a text in two parts, drawn by the seed. Raises ValueError as `load` does."""
     if len(documents) == 1:  # one document is cut at lines
         lines = documents[0].splitlines(keepends=True)
         size = max(1, len(lines) // 100)
@@ -73,7 +74,7 @@ def divided(documents: list[str], source: str, held_out: float, seed: int, as_by
         kept += len(shuffled[cut])
     train, rest = "".join(shuffled[:cut]), "".join(shuffled[cut:])
     if not train or not rest:
-        raise ValueError(f"{source} has {total:,} characters, too few for a part to learn from and a part held out.")
+        raise ValueError(f"{source} has {total:,} characters, too few for a part to train on and a part held out.")
     if as_bytes:
         return Text(_bytes(train), _bytes(rest), None, source)
     symbols = "".join(sorted(set(train) | set(rest)))
@@ -89,12 +90,12 @@ def windows(ids: np.ndarray, begins: np.ndarray, context: int) -> tuple[np.ndarr
 
 
 def batch(ids: np.ndarray, seed: int, step: int, *, batch: int, context: int) -> tuple[np.ndarray, np.ndarray]:
-    """The batch of a step: windows drawn evenly over the text."""
+    """The batch of a step, as `windows` has it: windows drawn uniformly from the text (N,)."""
     return windows(ids, generator(seed, "batch", step).integers(0, len(ids) - context, size=batch), context)
 
 
 def evaluation(ids: np.ndarray, *, count: int, context: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same windows for every model, spread evenly over the text without overlap."""
+    """At most `count` windows, the same for every model, spread evenly over the text (N,) without overlap."""
     available = (len(ids) - 1) // context
     chosen = min(count, available)
     return windows(ids, np.arange(chosen) * available // chosen * context, context)

@@ -1,7 +1,7 @@
-"""Where two kinds of model, each with losses at several sizes, are equally good: straight lines through the losses over ln size.
+"""Where two kinds of model, each with losses at several sizes, are equally good, with losses linear in ln size between sizes.
 
-Intervals are percentiles over resamples. Each draws the windows that judge again, the same for all models, and for every size one
-of the models that differ by their seed alone: so they tell how far the crossing of single models on other windows would lie.
+Intervals are percentiles over resamples. Each resamples the evaluation windows, the same for all models, and draws for every size
+one of the models that differ in their seeds alone: so they show how the crossing of single models on other windows would vary.
 """
 
 from typing import NamedTuple
@@ -34,12 +34,12 @@ class Crossing(NamedTuple):
     size: float | None  # the first; None where they do not meet
     low: float | None  # its 95 % interval; None for an end beyond these sizes
     high: float | None
-    reached: float | None  # the share of resamples in which the first is somewhere as good as the second; None without sizes
+    reached: float | None  # the share of resamples in which the first is as good as the second at some size; None without sizes
     range: tuple[float, float] | None  # the sizes that both have
 
 
 def means(line: Line, resamples: int, seed: int) -> Means:
-    """The mean losses of a kind. Lines of as many windows and seeds have the same ones drawn at every call."""
+    """The mean losses of a kind. Windows and seeds are drawn alike for all lines with equal numbers of them."""
     m, S, W = line.losses.shape
     windows = generator(seed, "resampled windows").multinomial(W, np.full(W, 1 / W), size=resamples)
     models = generator(seed, "resampled models").integers(0, S, (resamples, m))
@@ -48,7 +48,7 @@ def means(line: Line, resamples: int, seed: int) -> Means:
 
 
 def crossing(first: Means, second: Means) -> Crossing:
-    """Where the two meet."""
+    """Where the two meet, with the interval from their resamples."""
     x = common(np.log(first.sizes), np.log(second.sizes))
     if not len(x):
         return Crossing(None, None, None, None, None)
@@ -62,9 +62,10 @@ def crossing(first: Means, second: Means) -> Crossing:
 
 
 def where(x: np.ndarray, gap: np.ndarray, drawn: np.ndarray) -> tuple[float | None, float | None, float | None]:
-    """At which e^x a gap (n,) first changes its sign, and the 95 % interval from those of resamples (R, n).
+    """The e^x at which a gap (n,) over x (n,) first changes its sign, and the 95 % interval from those of resamples (R, n).
 
-    Nothing where it does not; None for an end where too many resamples change theirs beyond x, on the side that their sign tells.
+    Three times None where it does not. A resample without a change of sign counts as beyond the range of x, on the side that its
+    sign tells; an end of the interval that falls there is None.
     """
     at = zero(x, gap)
     if at is None:
@@ -84,7 +85,7 @@ def common(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def zero(x: np.ndarray, y: np.ndarray) -> float | None:
-    """Where a line through points first changes its sign; None where it does not."""
+    """Where the line through points x, y (n,) first changes its sign; None where it does not."""
     turns = np.flatnonzero(y[:-1] * y[1:] <= 0)
     if not len(turns):
         return None

@@ -1,12 +1,12 @@
-"""What data that are read again are worth: as many fresh data as would give the same loss, their effective number D′.
+"""The value of repeated data: D′, the effective data, is how much fresh data would give the same loss.
 
 Of U data read in e epochs, that is with e − 1 repetitions (Muennighoff 2023, arXiv:2305.16264, section 3),
 
     D′ = U + U·R*·(1 − exp(−(e − 1)/R*))          R* = 15.39 where large models read web text
 
-A repetition is worth 1/e of a fresh epoch once R* have gone before, and D′ never exceeds U·(1 + R*).
-This law only rises. Where a model over-fits, its loss on other text rises again and D′ falls, which needs a term of its own
-(Lovelace 2026, arXiv:2605.01640). So R* is found from the epochs up to the greatest D′, and from all of them beside it.
+After R* repetitions another one is worth 1/e of a fresh epoch, and D′ never exceeds U·(1 + R*).
+This law only rises. Where a model over-fits, its held-out loss rises again and D′ falls, which needs a term of its own
+(Lovelace 2026, arXiv:2605.01640). So R* is fitted to the epochs up to the greatest D′; a fit to all is reported beside it.
 
 Intervals are Student's, of ln D′ and ln R* over seeds: a bootstrap of few seeds never reaches beyond the outermost of them, and
 between the outermost of four the true mean lies 7 times in 8.
@@ -24,16 +24,17 @@ RMS = "rms_of_ln_D'"
 
 
 def equal_data(losses: np.ndarray, D: np.ndarray, fresh: np.ndarray) -> np.ndarray:
-    """After how many fresh data losses (E,) are reached, given fresh losses (n,) after D (n,), none taken as above one before it.
+    """How much fresh data reach the losses (E,), given fresh losses (n,) after D (n,) rising: (E,) float64.
 
-    Between two fresh losses ln D is linear in the loss; beyond the last it is the last.
+    Fresh losses are made monotone by their running minimum. Between two of them ln D is linear in the loss; below the last it is
+    the last ln D, and above the first the first.
     """
     falling = np.minimum.accumulate(fresh)
     return np.exp(np.interp(-losses, -falling, np.log(D)))
 
 
 def predicted(epochs: np.ndarray, constant: Any) -> np.ndarray:
-    """D′/U by the law with R* = constant."""
+    """D′/U after epochs (E,) by the law with R* = constant, which broadcasts against them."""
     return 1 + constant * -np.expm1(-(epochs - 1) / constant)
 
 
@@ -56,7 +57,7 @@ def over_seeds(values: Any) -> tuple[Any, Any, Any]:
 
 
 def summary(effective: np.ndarray, numbers: Sequence[int]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The value of each of these numbers of epochs, which rise from 1, and R*, given D′/U (seeds, E)."""
+    """A row for each of these numbers of epochs, (E,) rising from 1, and the numbers of the fit, given D′/U (seeds, E)."""
     epochs = np.array(numbers, dtype=float)
     mean, low, high = over_seeds(effective)
     rising = max(2, int(np.argmax(mean)) + 1)

@@ -1,7 +1,7 @@
-"""Models that predict texts token by token, and the arithmetic code that their predictions make of texts.
+"""Models that predict texts token by token, and the arithmetic code of texts by their predictions.
 
-Encoder and decoder must see the same probabilities to the last bit, so both get them one step at a time (`Forecast`). What the
-texts cost is computed another way, in one pass over all of each (`Forecaster.nats`): a check on the predictions.
+Encoder and decoder must see the same probabilities to the last bit, so both get them one step at a time (`Forecast`). The
+cost of the texts is also computed in one pass over each (`Forecaster.nats`), as a check on the steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ class Forecaster(NamedTuple):
 def transformer(
     rows_at: Callable[[int], Rows], ids: Ids, vocab_size: int, *, length: int, steps: int, width: int, seed: int
 ) -> Forecaster:
-    """Train a small Llama. rows_at: the texts of a step, of at most 1 + length tokens"""
+    """A small Llama, trained. rows_at: the texts of a step, of at most 1 + length tokens"""
     config = config_of(width, vocab_size, length)
     training = text_models.training(width, steps, len(rows_at(0)), length, seed)
     (snapshot,) = learn(text_models.ARCHITECTURE, config, training, lambda step: batch(rows_at(step), length), [steps])
@@ -45,7 +45,7 @@ def transformer(
 
 
 def batch(rows: Rows, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and their successors, (R, length) int32 each; after a text's end 0 and −100, which does not count."""
+    """Tokens and their successors, (R, length) int32 each; padded with 0 and −100, the target that the loss ignores."""
     tokens, targets = np.zeros((len(rows), length), np.int32), np.full((len(rows), length), -100, np.int32)
     for i, row in enumerate(rows):
         tokens[i, : len(row) - 1], targets[i, : len(row) - 1] = row[:-1], row[1:]
@@ -53,7 +53,7 @@ def batch(rows: Rows, length: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def forecaster_of(model: Model, ids: Ids) -> Forecaster:
-    """Predictions by decoding with a cache."""
+    """The forecaster of a model, which decodes with a cache."""
 
     def begin(rows: int, length: int) -> Forecast:
         xp, cache = model.backend.xp, new_cache(model, rows, length)
@@ -83,7 +83,7 @@ def checkpoint(path: str) -> Forecaster:
     check_causal(model)
     tokenizer = tokenizer_of(model)
     if tokenizer.bos is None and tokenizer.eos is None:
-        raise ValueError(f"the tokenizer of {path} has no token that begins or ends a document, so nothing precedes a text.")
+        raise ValueError(f"the tokenizer of {path} has no token that begins or ends a document, to precede a text.")
 
     def ids(text: str) -> list[int]:
         before, after = split_tokens(tokenizer, "", text)
@@ -96,7 +96,7 @@ def checkpoint(path: str) -> Forecaster:
 
 
 def counted(rows_at: Callable[[int], Rows], ids: Ids, vocab_size: int, *, steps: int, order: int) -> Forecaster:
-    """Count n-grams. rows_at: the texts of a step, of any lengths"""
+    """An n-gram model of the texts of all steps. rows_at: the texts of a step, of any lengths"""
     model = ngram.train(np.concatenate([row for step in range(steps) for row in rows_at(step)]), order, vocab_size)
 
     def begin(rows: int, length: int) -> Forecast:

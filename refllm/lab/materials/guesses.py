@@ -1,10 +1,10 @@
-"""How well a model guesses each character of windows of text.
+"""How well a model predicts each character of windows of text.
 
     keystroke savings = 1 − keys / characters
 
-of words with the character that ends each: one suggestion is shown, the model's likeliest characters up to the word's end, and
-a key takes it as soon as it is right; else a key types a character. (`refllm.evaluation.keystrokes` judges models of words.)
-What a model writes after a right beginning is what it guesses in the text itself, so that nothing needs to be written.
+of words, each with the character that ends it. One suggestion is shown, the model's greedy completion up to the end of the word;
+one key accepts it as soon as it is right, otherwise a key types a character. (`refllm.evaluation.keystrokes` is for models of
+words.) As long as a completion is right, its characters are the model's predictions in the text itself, so nothing is generated.
 """
 
 from typing import Any
@@ -13,8 +13,8 @@ import numpy as np
 
 
 def judged(p: np.ndarray, windows: tuple[np.ndarray, np.ndarray], symbols: str) -> dict[str, Any]:
-    """How well probabilities (B, T, V) guess the windows' targets: the mean surprise, the share that is guessed first and among
-    three, of equals the lowest id first, and keystroke savings."""
+    """How well probabilities (B, T, V) predict the windows' targets (B, T): the mean loss and that of each window in nats per
+    character, top-1 and top-3 accuracy, the lowest id first among equals, and keystroke savings. symbols: characters by id"""
     tokens, targets = windows
     right = np.take_along_axis(p, targets[..., None], axis=2)
     ties = (p == right) & (np.arange(p.shape[2]) < targets[..., None])
@@ -33,8 +33,8 @@ def judged(p: np.ndarray, windows: tuple[np.ndarray, np.ndarray], symbols: str) 
 def savings(hits: np.ndarray, before: np.ndarray, inside: np.ndarray) -> float:
     """The share of keys that one suggestion saves, of the words that lie whole in a window.
 
-    hits: (B, T) whether a character is the model's first guess    before, inside: whether the one before it, and itself, is a
-    word's
+    hits: (B, T) bool, whether a character is the model's first choice    before, inside: (B, T) bool, whether the character
+    before it, and itself, belongs to a word
     """
     keys = characters = 0
     for hit, first, word in zip(hits, inside & ~before, inside, strict=True):

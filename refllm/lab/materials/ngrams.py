@@ -1,7 +1,7 @@
-"""Many texts side by side under one n-gram model (`refllm.models.ngram`): where each stands, what may follow it, texts drawn.
+"""A batch of texts under one n-gram model (`refllm.models.ngram`): their states, the probabilities of the next token, samples.
 
-A text stands at the m-grams that it ends in, m = 0 … order − 1, each known by its number in the model. From these follow the
-probabilities of all that may come next, at once for every text, and the place where any of it leads.
+The state of a text is the m-grams that it ends in, m = 0 … order − 1, each by its number in the model. It gives the probabilities
+of all next tokens, for every text at once, and the state after any of them.
 """
 
 from typing import NamedTuple
@@ -38,14 +38,14 @@ def entries(model: NGram) -> int:
 
 
 def start(model: NGram, rows: int) -> np.ndarray:
-    """Where texts stand that have not begun: (rows, order) int64, the number of the m-gram that each ends in; −1 for none."""
+    """The state of empty texts: (rows, order) int64, the number of the m-gram that each ends in; −1 for none."""
     state = np.full((rows, len(model.levels)), -1, np.int64)
     state[:, 0] = 0
     return state
 
 
 def read(model: NGram, state: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Where the texts stand after one more token each: (rows, order), given where they stood and tokens: (rows,)."""
+    """The state of the texts after one more token each, tokens (rows,): (rows, order) int64."""
     columns = [np.zeros(len(state), np.int64)]
     for n, level in enumerate(model.levels[:-1]):
         wanted = state[:, n] * model.vocab_size + tokens  # negative, so not to be found, where there is none
@@ -55,7 +55,7 @@ def read(model: NGram, state: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 
 
 def distributions(model: NGram, state: np.ndarray) -> np.ndarray:
-    """The probability of every token after each text: (rows, V) float64. Equal to `ngram.distribution`, row by row."""
+    """The probability of every next token of each text: (rows, V) float64. Equal to `ngram.distribution`, row by row."""
     p = np.full((len(state), model.vocab_size), 1 / model.vocab_size)
     for n, level in enumerate(model.levels):
         row, token, share = _followers(level, state[:, n], model.vocab_size)
@@ -74,7 +74,7 @@ def predictions(model: NGram, tokens: np.ndarray) -> np.ndarray:
 
 
 def sample(model: NGram, rows: int, length: int, seed: int, step: int = 0) -> Sample:
-    """Draw texts of `length` tokens, each from its beginning. seed and step address the random numbers."""
+    """Sample texts of `length` tokens, each without a prompt. seed and step address the random numbers."""
     uniforms = generator(seed, "ngram sample", step).random((length, rows))
     state, tokens, surprise = start(model, rows), [], 0.0
     for u in uniforms:
@@ -88,7 +88,7 @@ def sample(model: NGram, rows: int, length: int, seed: int, step: int = 0) -> Sa
 
 
 def _followers(level: Level, histories: np.ndarray, vocab_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What was seen after each history: the history's row, the token and its share, one of each for every n-gram."""
+    """The n-grams that begin with each history (rows,): their history's row, last token and share, (n,) each."""
     begins = np.searchsorted(level.keys, histories * vocab_size)
     sizes = np.searchsorted(level.keys, (histories + 1) * vocab_size) - begins
     row = np.repeat(np.arange(len(histories)), sizes)

@@ -1,12 +1,12 @@
-"""Four tasks in plain words, and texts that a model can learn them from: which mood, what in French, what capital, who has what.
+"""Four tasks in plain words, and texts to learn them from: sentiment, translation to French, capitals, and who has what.
 
     the film was dull and slow . mood : bad
     the red house in French : la maison rouge
     Anna asks : what is the capital of Peru ? Lima
     Paul has a cat . Anna has a kite . Nina has a cup . Oscar has a dog . what has Anna ? Anna has a kite
 
-Each text is one line. Questions are put with words in combinations that the learned texts leave out. The answer to the last
-stands nowhere but in its line, where two layers of attention can look it up (Olsson 2022, arXiv:2209.11895).
+Each text is one line. Held-out questions combine words as no text for training does. The answer to the last task stands nowhere
+but in its line, where two layers of attention can look it up (Olsson 2022, arXiv:2209.11895).
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,12 +51,12 @@ Line = list[tuple[str, str]]  # what is asked, and the answer, in turn: the text
 
 
 def is_held_out(*words: str) -> bool:
-    """Whether a combination of words is kept for questions: a fifth of them, always the same."""
+    """Whether a combination of words is held out for evaluation: about a fifth of them, always the same."""
     return sum(sum(word.encode()) * (i + 1) for i, word in enumerate(words)) % 5 == 0
 
 
 def mood(rng: np.random.Generator) -> Fields:
-    """A judgement of a thing in two words."""
+    """A thing with two adjectives of one sentiment."""
     right = ("good", "bad")[int(rng.integers(2))]
     first, second = rng.choice(GOOD if right == "good" else BAD, 2, replace=False).tolist()
     return {"thing": str(rng.choice(THINGS)), "first": first, "second": second, "answer": right}
@@ -72,7 +72,7 @@ def french(rng: np.random.Generator) -> Fields:
 
 
 def capital(rng: np.random.Generator) -> Fields:
-    """Who asks for the capital of a country, and four capitals."""
+    """A person who asks for the capital of a country, and four capitals to choose from."""
     countries = rng.choice(list(CAPITALS), 4, replace=False).tolist()
     choices = [CAPITALS[countries[i]] for i in rng.permutation(4)]
     fields = {"person": str(rng.choice(PEOPLE)), "country": countries[0], "answer": CAPITALS[countries[0]]}
@@ -80,7 +80,7 @@ def capital(rng: np.random.Generator) -> Fields:
 
 
 def reading(rng: np.random.Generator) -> Fields:
-    """Four people with a thing each, and what one of them has."""
+    """Four people with a thing each, and which of the four things one of them has."""
     people, things = rng.choice(PEOPLE, 4, replace=False).tolist(), rng.choice(BELONGINGS, 4, replace=False).tolist()
     order = rng.permutation(4)
     told = " . ".join(f"{people[i]} has a {things[i]}" for i in order)
@@ -104,7 +104,7 @@ def combinations(name: str, fields: Fields) -> list[tuple[str, ...]]:
 
 
 def drawn(name: str, rng: np.random.Generator, count: int, held_out: bool) -> list[Fields]:
-    """Questions of a task that ask about a combination of words that is held out, or in which none is."""
+    """Questions of a task: of a held-out combination of words, or else with no held-out combination in them at all."""
     found: list[Fields] = []
     while len(found) < count:
         fields = TASKS[name][0](rng)
@@ -121,7 +121,7 @@ def task(name: str, questions: Sequence[Mapping[str, object]], examples: Sequenc
 
 
 def lines(rng: np.random.Generator, count: int) -> list[Line]:
-    """Solved questions of all tasks to learn from, none of them held out. What all four people have is asked on one line."""
+    """Solved questions of all tasks for training, none of them held out. One line asks for what all four people have."""
     shares = np.array(list(LEARNED.values())) / sum(LEARNED.values())
     found = []
     for name in rng.choice(list(LEARNED), count, p=shares).tolist():

@@ -1,4 +1,4 @@
-"""Small models that learn a task, and how they then do on it."""
+"""Small models that are trained on a task, and their outcomes on it."""
 
 import math
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ class Recipe(NamedTuple):
     steps: int = 1500
     batch: int = 64
     seed: int = 0
-    rate: float = 3e-3  # at width 64; narrower ones learn faster, as the root of the width
+    rate: float = 3e-3  # the learning rate at width 64; it grows as 1/√width
     items: int = 2000
 
 
@@ -37,13 +37,13 @@ class Trained(NamedTuple):
 
 
 def training_of(recipe: Recipe, context: int) -> TrainingConfig:
-    """How a model of the recipe's width learns."""
+    """The training configuration of a recipe."""
     r = recipe
     return falling(min(1e-2, r.rate * math.sqrt(64 / r.width)), r.steps, r.batch, context, r.seed)
 
 
 def falling(rate: float, steps: int, batch: int, context: int, seed: int) -> TrainingConfig:
-    """AdamW at a constant rate that falls to a fiftieth over the last third, without decay."""
+    """AdamW at a constant learning rate that falls to a fiftieth over the last third, without weight decay."""
     return TrainingConfig(
         context=context,
         batch=batch,
@@ -71,7 +71,7 @@ def train(task: Task, recipe: Recipe) -> Trained:
 
 
 def outcomes(task: Task, trained: Trained, items: int) -> Outcomes:
-    """How a model does on a task's items."""
+    """The outcomes of a model on so many of a task's items."""
     xp, model = load().xp, architecture(ARCHITECTURE)
 
     def logits_of(tokens: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Tasks with one right answer, made without limit: facts to know by heart, sums to compute, things to count.
+"""Tasks with one right answer and unlimited items: facts to memorise, sums to compute, symbols to count.
 
 A task draws sequences of tokens and says which of them are answers. Only answers are learned: the other targets are −100.
 """
@@ -41,16 +41,17 @@ class Task(NamedTuple):
         return np.ascontiguousarray(tokens[:, :-1]), targets
 
     def items(self, count: int, seed: int = 0) -> Items:
-        """The items that models are judged by: the same for all."""
+        """The items for evaluation: the same for all models."""
         return self.draw(generator(seed, f"{self.name} items"), count)
 
 
 def facts(keys: int = 48, values: int = 16, per_sequence: int = 8, zipf: float = 0.0, seed: int = 0) -> Task:
-    """A table of keys² facts, two keys to one of `values` answers, several facts in a sequence.
+    """A table of keys² facts, each two keys and one of `values` answers; several facts in a sequence.
 
-    zipf: the exponent of how often the facts come, the first the most often; 0: all alike    A feature is a fact's number.
-    Facts may come twice in a sequence. So they are independent, and answers that depend on their fact alone are too: were they
-    drawn without replacement, knowing k of n facts would put all m answers right by less than (k/n)^m.
+    A feature is a fact's number.
+    zipf: the exponent of the facts' frequencies, the first the most frequent; 0: all equal
+    Facts are drawn with replacement, so that answers which depend on their fact alone are independent: drawn without it, a model
+    that knows k of n facts would have all m answers right with a probability below (k/n)^m.
     """
     table = generator(seed, "facts").integers(0, values, keys * keys)
     weights = np.arange(1, keys * keys + 1, dtype=float) ** -zipf
@@ -75,7 +76,7 @@ PLUS, EQUALS = 10, 11
 def addition(digits: int = 6) -> Task:
     """a + b = their sum, the lowest digit of the sum first, so that a carry is known when it is needed.
 
-    A feature is the answer's position times 8 plus the number of positions that the carry into it comes from, 7 at most.
+    A feature is 8 times the answer's position plus the length of the chain of carries into it, 7 at most, 0 without a carry.
     """
 
     def draw(rng: np.random.Generator, rows: int) -> Items:
@@ -133,7 +134,7 @@ class Outcomes(NamedTuple):
     features: np.ndarray  # int64
 
     def attempts(self, count: int, seed: int = 0) -> np.ndarray:
-        """Answers drawn from the model at temperature one, right or not: (count, I, m) bool."""
+        """Whether answers sampled from the model at temperature one are right: (count, I, m) bool."""
         return generator(seed, "attempts").random((count, *self.probability.shape)) < self.probability
 
     def item_probability(self) -> np.ndarray:
@@ -142,7 +143,7 @@ class Outcomes(NamedTuple):
 
 
 def judge(task: Task, items: Items, logits_of: Callable[[np.ndarray], np.ndarray], rows: int = 250) -> Outcomes:
-    """A model's outcomes, from its logits (B, T, V) of tokens (B, T), right answers before each given."""
+    """A model's outcomes, by its logits (B, T, V) of tokens (B, T), each answer given the right answers before it."""
     predicting = np.array(task.answers) - 1
     parts: list[Any] = []
     for i in range(0, len(items.tokens), rows):

@@ -6,7 +6,7 @@
     repetition        its first PERIOD characters over and over: 16 or more bits a text, as text takes 1 or more a character
     counting          consecutive numbers, of which only the first is random: log2 LARGEST = 12.3 bits a text
 
-So the order is known before any model has read them.
+So the order is known without any model.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz "
 DIGITS = "0123456789"
 SPACE = " "
 PERIOD = 16  # characters
-LARGEST = 5000  # counting begins at a number below
+LARGEST = 5000  # counting begins at a number below this
 
 
 class Source(NamedTuple):
@@ -63,7 +63,7 @@ def whole_words(words: list[str], length: int) -> str:
 
 
 def sources(text: str, length: int) -> tuple[Source, Source]:
-    """A part of a text to learn from and a part held out. text: a file or a folder; "" for Python's standard library
+    """A part of a text to train on and a part held out. text: a file or a folder; "" for Python's standard library
 
     Raises ValueError for a text in which a part has fewer than `length` characters.
     """
@@ -72,7 +72,7 @@ def sources(text: str, length: int) -> tuple[Source, Source]:
     for words in parts:
         if len(SPACE.join(words)) < length:
             raise ValueError(
-                f"{read.source} is too short for texts of {length} characters: of its two parts, one to learn from and one "
+                f"{read.source} is too short for texts of {length} characters: of its two parts, one to train on and one "
                 f"held out, one has {len(SPACE.join(words))}. Give more text, or set a smaller length."
             )
     symbols = "".join(sorted({*LETTERS, *DIGITS}.union(*(word for words in parts for word in words))))

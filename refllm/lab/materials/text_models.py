@@ -1,4 +1,4 @@
-"""Small transformers for characters, as experiments on one text share them."""
+"""The small character-level transformers that experiments on a text share: size, training, probabilities and loss."""
 
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
@@ -13,8 +13,8 @@ from refllm.training.config import TrainingConfig
 
 UNIT = "nats/character"
 ARCHITECTURE = "llama"
-GAIN = 0.5  # of the first weights (`learn.spread`): half of LeCun's trains narrow models to lower losses, seeds differing less
-RATE, WIDTH, POWER = 4e-3, 24, -0.71  # a learning rate that does well at one width, and how it falls with the width
+GAIN = 0.5  # of the first weights (`learn.spread`): half of LeCun's gives narrow models lower losses, and less spread of seeds
+RATE, WIDTH, POWER = 4e-3, 24, -0.71  # a good learning rate at one width, and its power of the width
 
 
 def pieces(ids: np.ndarray, length: int, seed: int) -> np.ndarray:
@@ -40,7 +40,7 @@ def config_of(width: int, vocab_size: int, context: int) -> Any:
 
 
 def training_of(rate: float, steps: int, batch: int, context: int, seed: int) -> TrainingConfig:
-    """AdamW at a constant rate after a short warm-up, without decay.
+    """AdamW at a constant learning rate after a short warm-up, without weight decay.
 
     β₂ is set by its half-life in tokens, so that it means the same at small batches (Marek 2025, arXiv:2507.07101).
     """
@@ -58,20 +58,20 @@ def training_of(rate: float, steps: int, batch: int, context: int, seed: int) ->
 
 
 def training(width: int, steps: int, batch: int, context: int, seed: int) -> TrainingConfig:
-    """The same at a learning rate for this width."""
+    """`training_of` at a good learning rate for this width."""
     return training_of(min(1e-2, RATE * (width / WIDTH) ** POWER), steps, batch, context, seed)
 
 
 def learned(
     config: Any, batch: int, context: int, seed: int, batch_at: Callable[[int], Batch], steps: Collection[int]
 ) -> Iterator[Snapshot]:
-    """A model after each of these steps, which learns from `batch` windows of `context` characters at a time."""
+    """Train a model on `batch` windows of `context` characters in each update: a snapshot after each of these steps."""
     recipe = training(config.d_model, max(steps), batch, context, seed)
     return learn(ARCHITECTURE, config, recipe, batch_at, steps, gain=GAIN)
 
 
 def probabilities(params: Any, config: Any, tokens: np.ndarray, rows: int = 64) -> np.ndarray:
-    """What a model expects after each token of windows (B, T): (B, T, V) float64."""
+    """The probabilities of the next token at every position of windows (B, T): (B, T, V) float64. rows: of one forward pass"""
     xp, model, found = load().xp, architecture(ARCHITECTURE), []
     for i in range(0, len(tokens), rows):
         output = model.forward(params, xp.from_numpy(tokens[i : i + rows]), config, checkpointing=True)

@@ -1,13 +1,13 @@
-"""A loop of calls and their results, and what helps it: a writer writes a call, a tool answers, and the writer reads both.
+"""A loop of calls and their results, and what helps it: a writer generates a call, the tool answers, and the writer reads both.
 
-Three helps are compared, each with the same number of tries:
+Three kinds of help are compared, each with the same number of tries:
 
-    retry        another call where the tool knows none in what was written
-    check        another call where the call is not what the task and the last result ask for
-    start again  the whole task anew where its end is wrong: 1 − (1 − p^n)^tries; a check of each step has (1 − (1 − p)^tries)^n
+    retry        another call where the call is malformed
+    check        another call where the call is not the one that the task and the last result require
+    start again  the whole task anew where its last value is wrong: 1 − (1 − p^n)^tries; a check has (1 − (1 − p)^tries)^n
 
-A model draws its calls at temperature one, so the chance of each is known exactly from one pass over right transcripts; the
-products of these chances are what the loops are compared with.
+A model samples its calls at temperature one, so the probability of each is known exactly from one pass over right transcripts;
+the products of these probabilities are what the loops are compared with.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,10 +28,10 @@ ALONE, RETRY, CHECK, AGAIN = "alone", "retry", "check", "start again"
 
 
 class Writer(Protocol):
-    """What writes calls, for many tasks side by side."""
+    """What generates calls, for a batch of R tasks."""
 
     def propose(self) -> np.ndarray:
-        """A call for the present step of each task, (R, 5); another at every request."""
+        """A call for the current step of each task, (R, 5); a new one each time it is asked."""
 
     def go_on(self, calls: np.ndarray, results: np.ndarray) -> None:
         """These calls (R, 5) were made, and the tool answered (R, 2): the next step begins."""
@@ -46,7 +46,7 @@ class ModelWriter:
         self._logits, self._cache = self._read(prompts, new_cache(model, len(prompts), model.config.max_positions))
 
     def propose(self) -> np.ndarray:
-        """Draw a call at temperature one."""
+        """Sample a call for each task at temperature one: (R, 5)."""
         xp, begin = load().xp, self._cache.length
         logits, cache, columns = self._logits, self._cache, []
         for i in range(CALL):
@@ -58,7 +58,7 @@ class ModelWriter:
         return np.stack(columns, axis=1)
 
     def go_on(self, calls: np.ndarray, results: np.ndarray) -> None:
-        """Read what was called and answered."""
+        """Append the calls (R, 5) and results (R, 2) to the context."""
         self._logits, self._cache = self._read(np.concatenate([calls, results], axis=1), self._cache)
 
     def _read(self, tokens: np.ndarray, cache: Any) -> tuple[Any, Any]:
@@ -66,13 +66,13 @@ class ModelWriter:
 
 
 class Run(NamedTuple):
-    """What came of a loop."""
+    """The outcome of a loop over R tasks."""
 
     right: np.ndarray  # (R, steps) bool: whether the value after each step is the right one
-    calls: int  # that were written in all
+    calls: int  # generated in all
 
 
-Accept = Callable[[np.ndarray, np.ndarray], np.ndarray]  # calls (R, 5) and those asked for (R, 5) -> which will do, (R,) bool
+Accept = Callable[[np.ndarray, np.ndarray], np.ndarray]  # calls (R, 5) and the right ones (R, 5) -> which are accepted, (R,) bool
 
 HELPS: Mapping[str, Accept] = {
     ALONE: lambda calls, asked: np.ones(len(calls), dtype=bool),
@@ -82,9 +82,9 @@ HELPS: Mapping[str, Accept] = {
 
 
 def loop(writer: Writer, prompts: np.ndarray, accept: Accept, tries: int) -> Run:
-    """Let the writer work through tasks: in every step at most so many tries until a call will do, and then the tool.
+    """Let the writer work through tasks: in every step up to `tries` calls until one is accepted, then its result.
 
-    prompts: (R, prompt_length). The last try is made whether it will do or not.
+    prompts: (R, prompt_length). The last try is used whether it is accepted or not.
     """
     operations, values, n_calls, right = calculator.operations_of(prompts), calculator.value_of(prompts), 0, []
     truth = calculator.truth(prompts)
@@ -106,7 +106,7 @@ def loop(writer: Writer, prompts: np.ndarray, accept: Accept, tries: int) -> Run
 
 
 def start_again(runs: list[Run]) -> Run:
-    """The best of several whole runs: right where any is; a task whose end is right is not run again."""
+    """The best of several whole runs: a step is right where it is in any; a task whose last value is right is not run again."""
     right = np.logical_or.reduce([run.right for run in runs])
     done, calls = np.zeros(len(right), dtype=bool), 0
     for run in runs:
@@ -116,7 +116,7 @@ def start_again(runs: list[Run]) -> Run:
 
 
 def predictions(q: np.ndarray, tries: int) -> dict[str, np.ndarray]:
-    """Success after each step, (steps,), from the chance q (R, steps) that a call is right behind right ones."""
+    """Success after each step, (steps,), by help, from the probability q (R, steps) that a call is right after right ones."""
     whole = np.cumprod(q, axis=1)
     return {
         ALONE: whole.mean(axis=0),

@@ -1,4 +1,4 @@
-"""Two small models of the toy language, one autoregressive and one masked, and how likely each finds a text.
+"""Two small models of the toy language, one autoregressive and one masked, and their scores of texts.
 
 The softmax of both goes over the letters only: the special tokens occur in no text.
 """
@@ -41,13 +41,13 @@ def texts_at(r: Recipe, step: int) -> np.ndarray:
 
 
 def next_letters(r: Recipe, step: int) -> Batch:
-    """The batch of a step for the autoregressive model: what precedes each letter, and the letters."""
+    """The batch of a step for the autoregressive model: tokens, begun with BEGIN, and the letters as targets, (batch, T) each."""
     texts = texts_at(r, step)
     return np.ascontiguousarray(behind_begin(texts)[:, :-1]), texts
 
 
 def hidden_letters(r: Recipe, step: int) -> Batch:
-    """The batch of a step for the masked model: texts with some letters hidden, and these letters."""
+    """The batch of a step for the masked model: texts with some letters masked, and these as targets, (batch, T) each."""
     texts = texts_at(r, step)
     masking = Masking(MASK, np.arange(V + 2) < V, (), ())
     return hide(texts, generator(r.seed, "mask", step).random((*texts.shape, 3)), masking)
@@ -63,7 +63,7 @@ def train_autoregressive(r: Recipe) -> Model:
 
 
 def train_masked(r: Recipe) -> Model:
-    """A small BERT, trained to fill in hidden letters (`training.masking`)."""
+    """A small BERT, trained to predict masked letters (`training.masking`)."""
     module = architecture("bert")
     config = module.Config(V + 2, r.width, 2, 2, r.longest, 4 * r.width)
     batch_at = partial(hidden_letters, r)

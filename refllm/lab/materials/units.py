@@ -1,7 +1,7 @@
-"""How surprising texts are: in bits, per byte, per character and per word.
+"""The surprisal of texts, −Σ log2 p: in bits, per byte, per character and per word.
 
 A bit is the answer to one yes–no question whose two answers are equally likely (Shannon 1948,
-doi:10.1002/j.1538-7305.1948.tb01338.x). Words are what stands between white space.
+doi:10.1002/j.1538-7305.1948.tb01338.x). Words are separated by white space.
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Surprise(NamedTuple):
-    """What a text costs under a model, or several texts together."""
+    """The surprisal of a text under a model, or of several texts together."""
 
     bits: float  # −Σ log2 p
     n_bytes: int  # of the text in UTF-8
@@ -29,12 +29,12 @@ class Surprise(NamedTuple):
 
     @property
     def per_word(self) -> float:
-        """Bits per word, the spaces between words included: so many yes–no questions it takes."""
+        """Bits per word, the spaces between words included: as many yes–no questions as a word takes."""
         return self.bits / self.n_words
 
 
 def surprise(text: str, nats: float) -> Surprise:
-    """How surprising a text is, given −Σ ln p. Raises ValueError for a text without words."""
+    """The surprisal of a text, given −Σ ln p in nats. Raises ValueError for a text without words."""
     n_words = len(text.split())
     if not n_words:
         raise ValueError("the text has no word, so there are no bits per word.")
@@ -42,6 +42,6 @@ def surprise(text: str, nats: float) -> Surprise:
 
 
 def together(parts: Sequence[Surprise]) -> Surprise:
-    """How surprising several texts are together."""
+    """The surprisal of several texts together."""
     bits, *lengths = zip(*parts, strict=True)
     return Surprise(math.fsum(bits), *map(sum, lengths))

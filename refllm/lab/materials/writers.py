@@ -1,4 +1,4 @@
-"""Models that learn from pieces of text and then write as many pieces: n-gram tables and small transformers."""
+"""Models that are trained on pieces of text and then sample as many pieces: n-gram tables and small transformers."""
 
 from typing import Any, NamedTuple
 
@@ -15,15 +15,15 @@ Windows = tuple[np.ndarray, np.ndarray]  # tokens and targets, (B, T) each
 
 
 class Generation(NamedTuple):
-    """What one model did."""
+    """One generation: its held-out loss, and what it sampled."""
 
-    loss: float  # on the windows that judge, nats per token
+    loss: float  # on held-out windows, nats per token
     written: np.ndarray  # (pieces, length) uint8
-    entropy: float  # of what it wrote, under itself: nats per token
+    entropy: float  # of what it sampled, under itself: nats per token
 
 
 class Recipe(NamedTuple):
-    """A transformer."""
+    """The size of a transformer, d_model, and its training: steps on `batch` windows of `context` tokens."""
 
     width: int
     steps: int
@@ -33,7 +33,7 @@ class Recipe(NamedTuple):
 
 
 def table(data: np.ndarray, judged: Windows, order: int, vocab_size: int, pieces: int, seed: int, step: int) -> Generation:
-    """An n-gram table of data (n, length). It writes pieces of the same length; seed and step address the random numbers."""
+    """An n-gram table of data (n, length). It samples pieces of the same length; seed and step address the random numbers."""
     model = ngram.train(data.ravel(), order, vocab_size)
     logs = [ngram.log_probabilities(model, after, window[:1]) for window, after in zip(*judged, strict=True)]
     drawn = ngrams.sample(model, pieces, data.shape[1], seed, step)
@@ -41,7 +41,9 @@ def table(data: np.ndarray, judged: Windows, order: int, vocab_size: int, pieces
 
 
 def transformer(data: np.ndarray, judged: Windows, recipe: Recipe, pieces: int, seed: int) -> Generation:
-    """A transformer trained on data (n, context + 1). It writes pieces as long, and begins as its data do."""
+    """A transformer trained on data (n, context + 1). It samples pieces of this length, with first
+    tokens drawn from those of its data.
+    """
     r, config = recipe, text_models.config_of(recipe.width, recipe.vocab_size, recipe.context + 1)
 
     def batch_at(step: int) -> Any:
