@@ -233,7 +233,7 @@ CLAIMS = (
     Claim(
         4,
         "If a curve bends, it bends smoothly.",
-        "max |Δ² ln L − mean| / seed spread over ln D; holds if chance alone reaches as far and a kink of 3 % would have shown",
+        "max |Δ² ln L − mean| / seed spread over ln D; holds if noise alone reaches as far and a kink of 3 % would have shown",
         "",
         ("sweep",),
         judge_smooth,
