@@ -10,15 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from refllm.array_api import generator
 from refllm.evaluation import tasks
 from refllm.lab.experiment import Report, Result
 from refllm.lab.materials import questions
 from refllm.lab.materials.questions import TASKS, Line
 from refllm.lab.materials.task_models import Recipe, training_of
-from refllm.lab.materials.text_models import ARCHITECTURE, GAIN, config_of
+from refllm.lab.materials.text_models import ARCHITECTURE, GAIN, config_of, padded
 from refllm.lab.running.learn import Batch, learn, spread
 from refllm.lab.running.pool import each
 from refllm.lab.settings import require_whole_numbers
@@ -139,11 +137,7 @@ def batch(tokenizer: Tokenizer, lines: list[Line]) -> Batch:
             ids, answer_ids = tokenizer.encode(asked), tokenizer.encode(answer)
             read, told = read + ids + answer_ids, told + [-100] * len(ids) + answer_ids
         rows.append((read[:-1], told[1:]))
-    longest = max(len(read) for read, _ in rows)
-    tokens, targets = np.zeros((len(rows), longest), np.int32), np.full((len(rows), longest), -100, np.int32)
-    for i, (read, told) in enumerate(rows):
-        tokens[i, : len(read)], targets[i, : len(told)] = read, told
-    return tokens, targets
+    return padded(rows, max(len(read) for read, _ in rows))
 
 
 def figures(result: Result) -> dict[str, Any]:

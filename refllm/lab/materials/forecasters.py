@@ -45,11 +45,8 @@ def transformer(
 
 
 def batch(rows: Rows, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and their successors, (R, length) int32 each; padded with 0 and −100, the target that the loss ignores."""
-    tokens, targets = np.zeros((len(rows), length), np.int32), np.full((len(rows), length), -100, np.int32)
-    for i, row in enumerate(rows):
-        tokens[i, : len(row) - 1], targets[i, : len(row) - 1] = row[:-1], row[1:]
-    return tokens, targets
+    """Tokens and their successors, (R, length) int32 each, padded as `text_models.padded` does."""
+    return text_models.padded([(row[:-1], row[1:]) for row in rows], length)
 
 
 def forecaster_of(model: Model, ids: Ids) -> Forecaster:

@@ -1,6 +1,6 @@
 """The small character-level transformers that experiments on a text share: size, training, probabilities and loss."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,14 @@ def learned(
     """Train a model on `batch` windows of `context` characters in each update: a snapshot after each of these steps."""
     recipe = training(config.d_model, max(steps), batch, context, seed)
     return learn(ARCHITECTURE, config, recipe, batch_at, steps, gain=GAIN)
+
+
+def padded(rows: Sequence[tuple[Sequence[int], Sequence[int]]], length: int) -> Batch:
+    """Tokens and targets of R texts of different lengths: (R, length) int32 each, padded with 0 and the ignored target −100."""
+    tokens, targets = np.zeros((len(rows), length), np.int32), np.full((len(rows), length), -100, np.int32)
+    for i, (read, predicted) in enumerate(rows):
+        tokens[i, : len(read)], targets[i, : len(predicted)] = read, predicted
+    return tokens, targets
 
 
 def probabilities(params: Any, config: Any, tokens: np.ndarray, rows: int = 64) -> np.ndarray:
