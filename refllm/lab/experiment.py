@@ -85,12 +85,15 @@ def draw(experiment: Experiment, result: Result, place: Path) -> list[Path]:
 
 
 def save(figures: Mapping[str, Any], place: Path) -> list[Path]:
-    """Write matplotlib Figures as PNG and SVG into a folder. Returns their paths."""
+    """Write matplotlib Figures as PNG and SVG into a folder, the same bytes each time. Returns their paths."""
+    from matplotlib import rc_context
+
     paths = []
     for name, figure in figures.items():
         for kind in ("png", "svg"):
             paths.append(place / f"{name}.{kind}")
-            figure.savefig(paths[-1])
+            with rc_context({"svg.hashsalt": name}):
+                figure.savefig(paths[-1], metadata={"Date": None} if kind == "svg" else None)
     return paths
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from refllm.lab.experiment import conduct, csv_text, flat
+from refllm.lab.experiment import conduct, csv_text, flat, save
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,16 @@ def test_tables_are_csv_too_and_figures_drawn(tmp_path):
     assert json.loads((place / "settings.json").read_text()) == {"sizes": [1, 2]}
     assert (place / "squares.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (place / "squares.svg").read_text()
+
+
+def test_plots_are_the_same_bytes_each_time(tmp_path):
+    experiment = counting()
+    result = {"tables": {"squares": [{"square": 1}, {"square": 4}]}}
+    for name in ("once", "again"):
+        (tmp_path / name).mkdir()
+        save(experiment.figures(result), tmp_path / name)
+    for kind in ("png", "svg"):
+        assert (tmp_path / "once" / f"squares.{kind}").read_bytes() == (tmp_path / "again" / f"squares.{kind}").read_bytes()
 
 
 def test_numbers_outside_of_tables_are_csv_too(tmp_path):

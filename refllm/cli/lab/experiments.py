@@ -1,12 +1,12 @@
 """A command for every experiment: `refllm lab sweep`, for instance."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from refllm.cli.lab.settings import WithSettings, changed
 from refllm.lab.experiments import EXPERIMENTS
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 def add_to(app: typer.Typer) -> None:
     """Add a command for every experiment."""
     for name, summary in EXPERIMENTS.items():
-        app.command(name, help=summary)(_command(name))
+        app.command(name, help=summary, cls=WithSettings)(_command(name))
 
 
 def _command(name: str) -> Any:
@@ -56,35 +56,6 @@ def _command(name: str) -> Any:
 
     command.__doc__ = EXPERIMENTS[name]
     return command
-
-
-def changed(settings: Any, changes: list[str]) -> Any:
-    """Settings with some of them replaced, each said as name=value; lists are separated by commas.
-
-    Raises ValueError for a name that is no setting or a value of another kind.
-    """
-    fields = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
-    values = {}
-    for change in changes:
-        name, given, value = change.partition("=")
-        if name not in fields or not given:
-            raise ValueError(f"--set {change!r} must be name=value with one of {', '.join(fields)}.")
-        values[name] = _parsed(name, value, fields[name])
-    return dataclasses.replace(settings, **values)
-
-
-def _parsed(name: str, value: str, before: Any) -> Any:
-    """The value as the kind that the setting has."""
-    if isinstance(before, tuple):
-        return tuple(_parsed(name, part, before[0]) for part in value.split(",") if part)
-    if isinstance(before, bool):
-        if value not in ("true", "false"):
-            raise ValueError(f"--set {name}={value} must be true or false.")
-        return value == "true"
-    try:
-        return type(before)(value)
-    except ValueError:
-        raise ValueError(f"--set {name}={value} is not a number such as {before!r}.") from None
 
 
 def show(result: dict[str, Any], summary: dict[str, tuple[str, ...]], place: Path, console: "Console") -> None:
