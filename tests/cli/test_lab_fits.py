@@ -61,7 +61,7 @@ def table(folder, name):
 def test_every_number_is_kept_as_json_and_csv_and_drawn(refllm, swept, tmp_path, monkeypatch, arguments, name, tables, figures):
     figure = pytest.importorskip("matplotlib.figure", reason="the extra `plots`")
     if name != "exponent":  # one is enough to see that files are drawn; rendering is slow
-        monkeypatch.setattr(figure.Figure, "savefig", lambda self, path: path.write_bytes(b"." * 2000))
+        monkeypatch.setattr(figure.Figure, "savefig", lambda self, path, metadata: path.write_bytes(b"." * 2000))
     command, *options = arguments
     done = refllm("lab", command, swept, *options, "--out", tmp_path / "out", "--json")
     assert done.status == 0, done
