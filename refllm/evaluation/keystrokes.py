@@ -82,9 +82,18 @@ def judge(keyboard: Keyboard, lines: Iterable[str], k: int, most: int) -> Report
             keys, alone = keys + pressed, alone + len(word) + 1
             first, among, typed = first + (rank < 1), among + (rank < k), typed + 1
     return Report(
-        len(sentences), n_words, letters + n_words, int(unknown.sum()), float(surprise[said].sum()),
-        float(surprise[said & ~unknown].sum()), typed, keys, alone, first, among,
-    )  # fmt: skip
+        len(sentences),
+        n_words,
+        letters + n_words,
+        int(unknown.sum()),
+        float(surprise[said].sum()),
+        float(surprise[said & ~unknown].sum()),
+        typed,
+        keys,
+        alone,
+        first,
+        among,
+    )
 
 
 def _type(keyboard: Keyboard, context: list[int], word: str, k: int) -> tuple[int, float]:

@@ -23,9 +23,15 @@ GEMMA_2 = gemma.Config(
     **SIZES, query_pre_attn_scalar=8, max_positions=64, window=4, full_layers=(1,), attention_softcap=50.0, logit_softcap=30.0
 )
 GEMMA_3 = gemma.Config(
-    **SIZES | {"n_layers": 7}, query_pre_attn_scalar=8, max_positions=64, window=4, full_layers=(5,), qk_norm=True,
-    local_rope_theta=10_000.0, rope_theta=1e6
-)  # fmt: skip
+    **SIZES | {"n_layers": 7},
+    query_pre_attn_scalar=8,
+    max_positions=64,
+    window=4,
+    full_layers=(5,),
+    qk_norm=True,
+    local_rope_theta=10_000.0,
+    rope_theta=1e6,
+)
 MODELS = {
     "llama": (llama, LLAMA, "llama"),
     "tied llama with biases": (llama, replace(LLAMA, tied=True, qkv_bias=True, o_bias=True), "llama"),

@@ -100,7 +100,9 @@ def test_causes_are_kept_as_numbers_and_as_a_plot(refllm, outcomes, tmp_path):
 
 def test_yields_are_told_with_how_far_the_laws_are_off(refllm, outcomes, tmp_path):
     done = refllm("lab", "yield", outcomes, "--permutations", "20", "--out", tmp_path / "kept")
-    off = json.loads((tmp_path / "kept" / "yield.json").read_text())["off"]
+    about = json.loads((tmp_path / "kept" / "yield.json").read_text())
+    off = about["off"]
+    assert about["half_yield_accuracy"] ** 20 == pytest.approx(0.5)
     assert off["product"]["low"] <= off["product"]["value"] < off["product"]["high"] < 0.2
     assert f"Largest distance from product: {off['product']['value']:.4f}" in done.out
     assert len((tmp_path / "kept" / "yield-curve.csv").read_text().splitlines()) == 21

@@ -1,6 +1,7 @@
 """The table of claims, and the page that it makes."""
 
 import json
+import re
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -215,3 +216,12 @@ def test_a_drawings_references_are_its_own(drawn):
     assert body.startswith('<svg role="img" aria-label="A &amp; B"')
     assert "url(#a-" in body
     assert "url(#p" not in body
+
+
+def test_long_tables_are_left_out_on_paper_and_what_is_short_stands_open():
+    result = {"tables": {"sizes": [{"n": 1}]}, "numbers": {"exponent": 0.5}}
+    written = page([], [Section("sweep", "Many sizes.", {"steps": 10}, result, {"sizes": ("n",)}, {})], {})
+    hidden = re.findall(r'<details class="rows">\n<summary>(.*?)</summary>', written)
+    assert hidden == ["All of sizes, 1 rows"]
+    assert len(re.findall('<details class="few">', written)) == 2
+    assert "details.rows { display: none; }" in written.split("@media print")[1]

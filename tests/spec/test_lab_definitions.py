@@ -146,8 +146,8 @@ def test_the_definitions_of_effective_data_agree_with_refllm(fresh, loss, R, epo
 
 
 @pytest.mark.parametrize("values", [(2.0, 4.0), (2.0, 4.0, 8.0), (1.0, 3.0, 2.0, 5.0)])
-def test_the_definition_of_an_interval_over_seeds_agrees_with_refllm(values):
-    found, expected = effective_data.over_seeds(np.array(values)), of("over_seeds")(values)
+def test_the_definition_of_an_interval_geometric_interval_agrees_with_refllm(values):
+    found, expected = effective_data.geometric_interval(np.array(values)), of("geometric_interval")(values)
     assert_within(np.log(found), np.log(expected), 1e-6 if len(values) < 4 else 0.01)  # as exact as Student's t
 
 

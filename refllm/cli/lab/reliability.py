@@ -29,7 +29,7 @@ def yield_(file: File, permutations: Permutations = 500, seed: Seed = 0, out: Ou
     """Compare exact match at every length with p^n, the product over positions, and a law for items that differ."""
     from refllm.lab.reliability import reliability_plots
     from refllm.lab.reliability.outcomes import read_outcomes
-    from refllm.lab.reliability.yields import curve, largest, length_at
+    from refllm.lab.reliability.yields import curve, largest, length_at, reliability_needed
 
     found = read_outcomes(file)
     c = curve(found.right, permutations, seed)
@@ -44,6 +44,7 @@ def yield_(file: File, permutations: Permutations = 500, seed: Seed = 0, out: Ou
         for name, law, error in (("p^n", c.power, c.power_error), ("product", c.product, c.product_error))
     }
     about = {"accuracy": p, "p_value": c.p_value, "half_yield_length": min(length_at(0.5, p), 1e12), "off": off, "rows": rows}
+    about["half_yield_accuracy"] = needed = reliability_needed(0.5, len(rows))
     figures = {"curve": lambda: reliability_plots.yield_curves([(f"{len(found.right):,} items", rows)])}
     keep(out, "yield", about, figures, {"curve": rows})
     if as_json:
@@ -52,7 +53,8 @@ def yield_(file: File, permutations: Permutations = 500, seed: Seed = 0, out: Ou
     console = console_of()
     table_of(rows if len(rows) <= 24 else rows[:: -(-len(rows) // 24)], "share of items without an error so far", console)
     console.print(
-        f"{100 * p:.2f} % of steps are right; by p^n, half of the items have no error in {about['half_yield_length']:.4g} steps."
+        f"{100 * p:.2f} % of steps are right; by p^n, half of the items have no error in {about['half_yield_length']:.4g} steps; "
+        f"in all {len(rows)}, if {100 * needed:.4g} % of steps were right."
     )
     said = "cannot be told from" if c.p_value > 0.05 else "differs from"
     console.print(

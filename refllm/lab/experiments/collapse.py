@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refllm.lab.experiment import Report, Result
-from refllm.lab.fits.fit import student
+from refllm.lab.fits.fit import mean_interval
 from refllm.lab.materials import corpus, text_models, writers
 from refllm.lab.running.pool import each
 from refllm.lab.settings import require_whole_numbers
@@ -227,13 +227,13 @@ def judge(results: Mapping[str, Any]) -> Finding:
         holds = np.all(every > 0) and np.all(kept < every)
         verdict = HOLDS if holds else FAILS if np.all(every <= 0) else UNDECIDABLE
     by_step = replaced[0] / max(row["generation"] for row in rows if row["kind"] == TABLE)
-    value, reach = float(by_step.mean()), student(len(by_step) - 1) * float(by_step.std(ddof=1)) / len(by_step) ** 0.5
+    value, low, high = map(float, mean_interval(by_step))
     why = (
         f"Where samples replace the data, the loss rises by {replaced[0].mean():.2f} nats (tables) and {replaced[1].mean():.2f} "
         f"(transformers), where they accumulate by {accumulated[0].mean():.2f} and {accumulated[1].mean():.2f}: "
         f"samples bring {np.sum(kept < 0)} of {len(kept)} below the loss of the first real text alone."
     )
-    return Finding(value, value - reach, value + reach, "nats/character per generation", verdict, why)
+    return Finding(value, low, high, "nats/character per generation", verdict, why)
 
 
 CLAIMS = (

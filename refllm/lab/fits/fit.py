@@ -141,6 +141,13 @@ def student(v: int) -> float:
     return sum(term / v**i for i, term in enumerate(terms))  # Abramowitz & Stegun 1964, equation 26.7.5
 
 
+def mean_interval(values: Any) -> tuple[Any, Any, Any]:
+    """The mean of values (n, …), two or more, and its 95 % interval by Student's t."""
+    n = len(values)
+    mean, reach = np.mean(values, axis=0), student(n - 1) * np.std(values, axis=0, ddof=1) / math.sqrt(n)
+    return mean, mean - reach, mean + reach
+
+
 def losses(p: np.ndarray, terms: Terms, floor: float | None, *values: Any) -> np.ndarray:
     """The losses (S, …) of laws with parameters (S, P) or (P,), at values of their variables."""
     shape = np.shape(values[0])

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from refllm.lab.fits.fit import student
+from refllm.lab.fits.fit import mean_interval
 
 PUBLISHED = 15.39  # R* of Muennighoff 2023
 RMS = "rms_of_ln_D'"
@@ -49,24 +49,23 @@ def fit(epochs: np.ndarray, effective: np.ndarray) -> float:
     return float(np.exp(best))
 
 
-def over_seeds(values: Any) -> tuple[Any, Any, Any]:
+def geometric_interval(values: Any) -> tuple[Any, Any, Any]:
     """The geometric mean of positive values (seeds, …), two seeds or more, and its 95 % interval."""
-    logs, n = np.log(values), len(values)
-    mean, reach = logs.mean(axis=0), student(n - 1) * logs.std(axis=0, ddof=1) / np.sqrt(n)
-    return np.exp(mean), np.exp(mean - reach), np.exp(mean + reach)
+    mean, low, high = map(np.exp, mean_interval(np.log(values)))
+    return mean, low, high
 
 
 def summary(effective: np.ndarray, numbers: Sequence[int]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """A row for each of these numbers of epochs, (E,) rising from 1, and the numbers of the fit, given D′/U (seeds, E)."""
     epochs = np.array(numbers, dtype=float)
-    mean, low, high = over_seeds(effective)
+    mean, low, high = geometric_interval(effective)
     rising = max(2, int(np.argmax(mean)) + 1)
-    constant, least, most = over_seeds([fit(epochs[:rising], one[:rising]) for one in effective])
+    constant, least, most = geometric_interval([fit(epochs[:rising], one[:rising]) for one in effective])
     fitted, published = predicted(epochs, constant), predicted(epochs, PUBLISHED)
     columns = {"epochs": numbers, "effective_epochs": mean, "low": low, "high": high, "share_of_fresh": mean / epochs}
     columns |= {"fitted": fitted, "published": published}
     rows = [{name: column[i] for name, column in columns.items()} for i in range(len(epochs))]
     found = {"R*": constant, "low": least, "high": most, "published_R*": PUBLISHED, "fitted_up_to_epoch": numbers[rising - 1]}
     found[RMS] = np.sqrt(np.mean(np.log(mean / fitted)[:rising] ** 2))
-    found["R*_of_all_epochs"] = over_seeds([fit(epochs, one) for one in effective])[0]
+    found["R*_of_all_epochs"] = geometric_interval([fit(epochs, one) for one in effective])[0]
     return rows, found

@@ -56,6 +56,9 @@ def test_both_tasks_are_learned_at_every_size_and_seed_and_outcomes_are_kept(tmp
         "facts_cost.png",
         "addition_cost.png",
     }
+    told = {"tables": result["tables"], "numbers": {"shapes": {"facts: nats_per_answer": {"shape": "a step"}}}}
+    drawn = emergence.figures(told)
+    assert [axes.get_title() for axes in drawn["facts"].axes] == ["loss: a step over ln N", ""]
 
 
 @pytest.fixture

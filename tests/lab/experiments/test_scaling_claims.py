@@ -1,6 +1,7 @@
 """Claims about laws of scale, judged on sweeps whose law is known."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -82,6 +83,12 @@ def test_the_loss_that_judges_a_law_has_no_say_in_its_floor(law):
     assert len({fitted.terms.floor for fitted in laws}) == 1
     assert len({fitted.p.tobytes() for fitted in laws}) == 1
     assert laws[0].terms.floor == (law is LAW)
+
+
+def test_what_shifts_whole_runs_leaves_the_prediction_along_them_sure():
+    finding = claims.judge_power_law(sweep(LAW.loss, noise=0.02, seeds=3))
+    N, D = (float(re.search(rf"{symbol} [+-][\d.]+ ± ([\d.]+) %", finding.why)[1]) for symbol in "ND")
+    assert D < N / 3
 
 
 def test_a_prediction_along_runs_is_as_unsure_as_their_seeds_make_it():

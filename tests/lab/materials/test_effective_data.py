@@ -45,7 +45,7 @@ def test_95_percent_of_the_intervals_over_seeds_cover_a_planted_constant(seeds):
 
 
 def test_the_interval_is_students_of_logarithms():
-    mean, low, high = effective_data.over_seeds(np.exp([[1.0, 5.0], [2.0, 5.0], [4.5, 5.0]]))
+    mean, low, high = effective_data.geometric_interval(np.exp([[1.0, 5.0], [2.0, 5.0], [4.5, 5.0]]))
     reach = 4.303 * np.std([1, 2, 4.5], ddof=1) / 3**0.5
     np.testing.assert_allclose(np.log(mean), [2.5, 5])
     np.testing.assert_allclose(np.log([low, high]), [[2.5 - reach, 5], [2.5 + reach, 5]], rtol=1e-3)

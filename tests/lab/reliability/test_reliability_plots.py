@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib", reason="the extra `plots`")
 
 from refllm.lab.reliability import reliability_plots
 from refllm.lab.reliability.battery import battery, concentration
